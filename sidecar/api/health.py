@@ -1,0 +1,144 @@
+"""Is it alive, started, ready: every answer from memory, never through the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sidecar.generation import EngineStats, Failed, Loading, Ready
+from sidecar.metrics import TEXT_TYPE, Metrics
+from sidecar.service import Service
+
+NOT_LOADED = "Model or tokenizer not loaded."
+RETRY = {"retry-after": "5"}
+
+
+def router(service: Service, metrics: Metrics) -> APIRouter:
+    """The probes and the figures."""
+    routes = APIRouter(tags=["health"])
+
+    async def health() -> Response:
+        return _probe(health_body(service), is_ready(service))
+
+    async def livez() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz() -> Response:
+        return _probe(_short(service), is_ready(service))
+
+    async def startupz() -> Response:
+        return _probe(_short(service), service.was_ready)
+
+    async def figures(request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        if "application/json" in accept and "text/plain" not in accept:
+            return JSONResponse(metrics_body(service, metrics))
+        return Response(metrics.text(), media_type=TEXT_TYPE)
+
+    served: dict[str, Callable[..., Awaitable[Response]]] = {
+        "/health": health,
+        "/livez": livez,
+        "/readyz": readyz,
+        "/startupz": startupz,
+        "/metrics": figures,
+    }
+    for path, route in served.items():
+        routes.add_api_route(path, route, methods=["GET"], response_model=None)
+        routes.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
+    return routes
+
+
+def is_ready(service: Service) -> bool:
+    """Whether a generation would be taken now."""
+    return isinstance(service.state(), Ready) and not service.draining
+
+
+def health_body(service: Service) -> dict[str, Any]:
+    """One body for both seeds: `status` and `model_loaded`, and the memory of the device."""
+    state = service.state()
+    loaded = isinstance(state, Ready)
+    ready = loaded and not service.draining
+    body: dict[str, Any] = {
+        "status": "ok" if ready else "error",
+        "model_loaded": loaded,
+        "device": state.device if isinstance(state, Ready) else None,
+        "message": "Ready." if ready else _message(service),
+        "model": service.model.id,
+        **_cuda(service.stats()),
+        "phase": _phase(service),
+        "progress": _progress(service),
+    }
+    if isinstance(state, Failed):
+        body["reason"] = state.reason
+    elif isinstance(state, Loading) and state.detail:
+        body["reason"] = state.detail
+    return body
+
+
+def metrics_body(service: Service, metrics: Metrics) -> dict[str, Any]:
+    """Seed 002's JSON form of /metrics."""
+    state, stats = service.state(), service.stats()
+    names = [stats.device_name, *(card.name for card in metrics.cards())]
+    return {
+        "service": "llm-sidecar",
+        "model_loaded": isinstance(state, Ready),
+        "model_name": service.model.id,
+        "device": state.device if isinstance(state, Ready) else None,
+        "gpu_memory_allocated_gb": _gb(stats.memory_allocated_bytes),
+        "gpu_memory_reserved_gb": _gb(stats.memory_reserved_bytes),
+        "gpu_name": next((name for name in names if name), "cpu"),
+        "requests_running": service.gate.running,
+        "requests_waiting": service.gate.waiting,
+    }
+
+
+def _probe(body: dict[str, Any], passes: bool) -> Response:
+    return JSONResponse(body) if passes else JSONResponse(body, 503, headers=RETRY)
+
+
+def _short(service: Service) -> dict[str, Any]:
+    status = "ready" if is_ready(service) else "starting"
+    if service.draining:
+        status = "draining"
+    elif isinstance(service.state(), Failed):
+        status = "failed"
+    return {"status": status, "phase": _phase(service), "progress": _progress(service)}
+
+
+def _phase(service: Service) -> str:
+    state = service.state()
+    if isinstance(state, Loading):
+        return state.phase
+    if isinstance(state, Failed):
+        return "failed"
+    return "draining" if service.draining else "ready"
+
+
+def _progress(service: Service) -> float | None:
+    state = service.state()
+    if isinstance(state, Loading):
+        return state.progress
+    return 1.0 if isinstance(state, Ready) else None
+
+
+def _message(service: Service) -> str:
+    if isinstance(service.state(), Ready):
+        return "The service is stopping and takes no new work."
+    return NOT_LOADED
+
+
+def _cuda(stats: EngineStats) -> dict[str, Any]:
+    return {
+        "cuda_available": stats.cuda_available,
+        "cuda_device_count": stats.cuda_device_count,
+        "memory_allocated_gb": _gb(stats.memory_allocated_bytes),
+        "memory_reserved_gb": _gb(stats.memory_reserved_bytes),
+    }
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1024**3:.2f}"

@@ -1,0 +1,78 @@
+"""The native dialect: POST /generate, and a first page for people."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from sidecar import __version__
+from sidecar.api.answers import collect
+from sidecar.api.body import json_object
+from sidecar.api.disconnect import unless_gone
+from sidecar.api.docs import body_of
+from sidecar.api.fields import only_known
+from sidecar.api.hints import base_url, curl
+from sidecar.api.schema import GenerateBody, validate
+from sidecar.generation import GenerationRequest, Ready
+from sidecar.service import Service
+
+ENDPOINTS = """\
+  POST /generate                raw text in, raw text out
+  POST /v1/chat/completions     OpenAI chat, also streamed
+  POST /v1/completions          OpenAI completions, also streamed
+  GET  /v1/models               what is served
+  GET  /health                  /livez /readyz /startupz: is it alive, ready, started
+  GET  /metrics                 Prometheus; JSON when asked for
+  GET  /docs                    every field
+"""
+
+
+def router(service: Service) -> APIRouter:
+    """`/generate` and `/`."""
+    routes = APIRouter(tags=["native"])
+
+    @routes.post("/generate", response_model=None, openapi_extra=body_of(GenerateBody))
+    async def generate(request: Request) -> Response:
+        fields = only_known(await json_object(request), GenerateBody)
+        work = _text(service, generate_request(validate(GenerateBody, fields)))
+        return JSONResponse(
+            {"generated_text": await unless_gone(request.receive, work)}
+        )
+
+    @routes.get("/", response_model=None)
+    async def index(request: Request) -> Response:
+        url = base_url(request.scope)
+        command = curl(url, "/generate", request.scope["state"]["needs_key"])
+        head = f"LLM Sidecar {__version__} serves {service.model.id} ({_state(service)}).\n"
+        return PlainTextResponse(f"{head}\n{ENDPOINTS}\n{command}\n")
+
+    return routes
+
+
+def generate_request(body: GenerateBody) -> GenerationRequest:
+    """The body in the engine's words."""
+    return GenerationRequest(
+        id=f"gen-{uuid.uuid4().hex}",
+        prompt=body.prompt,
+        max_tokens=body.max_length,
+        sampling=body.sampling(),
+        stop=body.stop,
+        deadline_s=body.timeout,
+    )
+
+
+async def _text(service: Service, request: GenerationRequest) -> str:
+    async with contextlib.aclosing(service.stream(request)) as events:
+        choices, _ = await collect(events, 1)
+    return choices[0].text
+
+
+def _state(service: Service) -> str:
+    state = service.state()
+    if isinstance(state, Ready):
+        return f"ready on {state.device}"
+    return "not ready; see /health"

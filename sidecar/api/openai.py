@@ -1,0 +1,198 @@
+"""The OpenAI dialect: models, completions, chat completions."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sidecar.api.answers import Choice, collect, together
+from sidecar.api.body import json_object
+from sidecar.api.disconnect import unless_gone
+from sidecar.api.docs import body_of
+from sidecar.api.fields import split_known
+from sidecar.api.messages import conversation
+from sidecar.api.prompts import prompts
+from sidecar.api.render import ChatRender, Options, Render, TextRender
+from sidecar.api.schema import ChatBody, CompletionBody, OpenAIBody, validate
+from sidecar.api.sse import EventStream, frames
+from sidecar.errors import BadRequest, UnknownModel, Unsupported
+from sidecar.generation import Event, GenerationRequest, Ready, Usage
+from sidecar.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    """The routes under /v1."""
+    routes = APIRouter(prefix="/v1", tags=["openai"])
+
+    @routes.get("/models", response_model=None)
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_card(service)]}
+
+    @routes.get("/models/{name:path}", response_model=None)
+    async def model(request: Request) -> dict[str, Any]:
+        _check_model(service, request.path_params["name"])
+        return _card(service)
+
+    @routes.post(
+        "/chat/completions", response_model=None, openapi_extra=body_of(ChatBody)
+    )
+    async def chat(request: Request) -> Response:
+        fields, headers = split_known(await json_object(request), ChatBody)
+        body = validate(ChatBody, fields)
+        generation = chat_request(body)
+        _check_model(service, body.model)
+        asked = body.logprobs
+        render = ChatRender(generation.id, service.model.id, _options(body, asked))
+        return await _respond(request, service, [generation], render, headers)
+
+    @routes.post(
+        "/completions", response_model=None, openapi_extra=body_of(CompletionBody)
+    )
+    async def completions(request: Request) -> Response:
+        fields, headers = split_known(await json_object(request), CompletionBody)
+        body = validate(CompletionBody, fields)
+        generations = completion_requests(body)
+        _check_model(service, body.model)
+        asked = body.logprobs is not None
+        render = TextRender(generations[0].id, service.model.id, _options(body, asked))
+        return await _respond(request, service, generations, render, headers)
+
+    return routes
+
+
+def chat_request(body: ChatBody) -> GenerationRequest:
+    """The body in the engine's words; BadRequest or Unsupported where fields disagree."""
+    _check_stream_options(body)
+    _refuse_for_now(body)
+    limits = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise BadRequest(
+            "`max_tokens` and `max_completion_tokens` differ; send one of them.",
+            param="max_completion_tokens",
+        )
+    if body.top_logprobs is not None and not body.logprobs:
+        raise BadRequest("`top_logprobs` needs `logprobs`: true.", param="top_logprobs")
+    return GenerationRequest(
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        prompt=conversation(body.messages),
+        max_tokens=limits.pop() if limits else None,
+        sampling=body.sampling(),
+        stop=body.stop,
+        n=body.n,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        deadline_s=body.timeout,
+    )
+
+
+def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
+    """One request for each prompt."""
+    _check_stream_options(body)
+    if body.echo:
+        raise Unsupported("`echo` is not supported here.", param="echo")
+    if body.suffix:
+        raise Unsupported("`suffix` is not supported here.", param="suffix")
+    if body.best_of is not None and body.best_of != body.n:
+        raise Unsupported(
+            "`best_of` other than `n` is not supported here.", param="best_of"
+        )
+    common = uuid.uuid4().hex
+    return [
+        GenerationRequest(
+            id=f"cmpl-{common}" if index == 0 else f"cmpl-{common}-{index}",
+            prompt=prompt,
+            max_tokens=body.max_tokens,
+            sampling=body.sampling(),
+            stop=body.stop,
+            n=body.n,
+            logprobs=body.logprobs,
+            deadline_s=body.timeout,
+        )
+        for index, prompt in enumerate(prompts(body.prompt))
+    ]
+
+
+async def _respond(
+    request: Request,
+    service: Service,
+    generations: Sequence[GenerationRequest],
+    render: Render,
+    headers: Mapping[str, str],
+) -> Response:
+    several = len(generations) > 1
+    events = (
+        together(service, generations) if several else service.stream(generations[0])
+    )
+    choices = sum(generation.n for generation in generations)
+    if not render.options.stream:
+        found, usage = await unless_gone(request.receive, _gathered(events, choices))
+        return JSONResponse(render.whole(found, usage), headers=dict(headers))
+    try:
+        await unless_gone(request.receive, _first(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(events, frames(events, render, choices), headers)
+
+
+async def _gathered(
+    events: AsyncGenerator[Event, None], choices: int
+) -> tuple[list[Choice], Usage]:
+    async with contextlib.aclosing(events):
+        return await collect(events, choices)
+
+
+async def _first(events: AsyncGenerator[Event, None]) -> Event:
+    # `Started`: queue, load and context errors still get a status of their own.
+    return await anext(events)
+
+
+def _options(body: OpenAIBody, with_logprobs: bool) -> Options:
+    return Options(body.stream, with_logprobs, body.include_usage)
+
+
+def _check_stream_options(body: OpenAIBody) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest(
+            "`stream_options` needs `stream`: true.", param="stream_options"
+        )
+
+
+def _refuse_for_now(body: ChatBody) -> None:
+    if body.tools not in (None, []):
+        raise Unsupported("`tools` are not supported by this version.", param="tools")
+    if body.tool_choice not in (None, "none", "auto"):
+        raise Unsupported(
+            "`tool_choice` is not supported by this version.", param="tool_choice"
+        )
+    if body.response_format not in (None, {"type": "text"}):
+        raise Unsupported(
+            '`response_format` other than {"type": "text"} is not supported by this version.',
+            param="response_format",
+        )
+
+
+def _check_model(service: Service, name: str) -> None:
+    if name and not service.model.answers_to(name):
+        raise UnknownModel(
+            f"This server serves `{service.model.id}` and no other model; "
+            "leave `model` out or use that name.",
+            param="model",
+        )
+
+
+def _card(service: Service) -> dict[str, Any]:
+    state = service.state()
+    context = state.capacity.context if isinstance(state, Ready) else None
+    return {
+        "id": service.model.id,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "llm-sidecar",
+        "max_model_len": context,
+    }

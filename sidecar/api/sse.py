@@ -1,0 +1,119 @@
+"""Events of a generation as server-sent events.
+
+`data: [DONE]` is sent if and only if the answer is complete. Every other end carries exactly one
+error event, since a stream that merely stops looks like success to OpenAI's clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+import anyio
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sidecar.api.disconnect import gone
+from sidecar.api.errors import envelope
+from sidecar.api.render import Render
+from sidecar.errors import EngineFault, SidecarError
+from sidecar.generation import Delta, Done, Event, Finished
+
+log = logging.getLogger("sidecar.http")
+
+PING_SECONDS = 15.0
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+async def frames(
+    events: AsyncIterator[Event], render: Render, choices: int
+) -> AsyncIterator[bytes]:
+    """The bytes of every event after `Started`, and the one right ending."""
+    try:
+        for index in range(choices):
+            if (opening := render.opening(index)) is not None:
+                yield render.frame(opening)
+        async for event in events:
+            if (frame := _frame(event, render)) is not None:
+                yield frame
+        yield DONE
+    except SidecarError as error:
+        yield error_frame(error)
+    except Exception as error:
+        log.exception("a stream failed unexpectedly")
+        text = f"The stream failed unexpectedly ({type(error).__name__})."
+        yield error_frame(EngineFault(text))
+
+
+def error_frame(error: SidecarError) -> bytes:
+    """The error as the last event; the client reads `error` as an object."""
+    return b"data: " + msgspec.json.encode(envelope(error)) + b"\n\n"
+
+
+def _frame(event: Event, render: Render) -> bytes | None:
+    if isinstance(event, Delta):
+        return render.frame(render.delta(event))
+    if isinstance(event, Finished):
+        return render.frame(render.finish(event))
+    if isinstance(event, Done) and render.options.include_usage:
+        return render.usage_frame(event.usage)
+    return None
+
+
+class EventStream(Response):
+    """Sends the frames, a comment when it was quiet for long, and stops when the client leaves.
+
+    Owns `events` from now on: they are closed on every way out.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        body: AsyncIterator[bytes],
+        headers: Mapping[str, str],
+        ping_s: float = PING_SECONDS,
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self._events = events
+        self._frames = body
+        self._ping_s = ping_s
+        self._last_sent = 0.0
+        quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        self.init_headers({**headers, **quiet})
+        self.raw_headers = [
+            pair for pair in self.raw_headers if pair[0] != b"content-length"
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with contextlib.aclosing(self._events):
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **head})
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._ping, send)
+                group.start_soon(_leave, receive, group.cancel_scope)
+                async for frame in self._frames:
+                    await self._write(send, frame)
+                group.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send, frame: bytes) -> None:
+        self._last_sent = anyio.current_time()
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def _ping(self, send: Send) -> None:
+        self._last_sent = anyio.current_time()
+        while True:
+            await anyio.sleep_until(self._last_sent + self._ping_s)
+            if anyio.current_time() - self._last_sent >= self._ping_s:
+                await self._write(send, PING)
+
+
+async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:
+    await gone(receive)
+    scope.cancel()

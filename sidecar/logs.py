@@ -1,0 +1,89 @@
+"""One line for each thing that happened: plain for people, JSON for machines.
+
+A line never holds a prompt or an answer. A traceback goes into the JSON line's own field; the
+plain form names the exception and the place, in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+}
+
+
+def configure(form: str = "plain", stream: TextIO | None = None) -> None:
+    """Send everything to `stream` (standard error), in one of the two forms."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else PlainLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+class PlainLines(logging.Formatter):
+    """`08:15:04 INFO request method=POST path=/generate status=200 ...`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, control characters escaped."""
+        fields = "".join(
+            f" {name}={_plain(value)}" for name, value in _fields(record).items()
+        )
+        head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.getMessage()}"
+        return _one_line(head + fields + _culprit(record))
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, logger, message, then whatever the line carries."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = {
+        name: value for name, value in vars(record).items() if name not in _STANDARD
+    }
+    if request_id.get():
+        fields["request_id"] = request_id.get()
+    return fields
+
+
+def _culprit(record: logging.LogRecord) -> str:
+    if not record.exc_info or record.exc_info[1] is None:
+        return ""
+    error = record.exc_info[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+    return f" [{type(error).__name__}: {error}{place}]"
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return text if text and " " not in text else repr(text)
+
+
+def _one_line(text: str) -> str:
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )

@@ -1,0 +1,316 @@
+"""The one path that every answer takes: price, gate, engine, protocol check, metrics.
+
+Each generation runs in a task of its own, which owns the slot and the engine's iterator. The
+caller reads events from an unbounded channel: a slow reader costs nobody a slot, and a reader
+who is cancelled again and again (as anyio does) can not interrupt the engine's own clean-up.
+The channel's size is bounded by `max_tokens`, which the gate has priced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import anyio
+
+from sidecar.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineFault,
+    NotReady,
+    SidecarError,
+)
+from sidecar.gate import Gate
+from sidecar.generation import (
+    Delta,
+    Done,
+    Engine,
+    EngineState,
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Loading,
+    Ready,
+    Started,
+)
+from sidecar.metrics import Metrics
+
+log = logging.getLogger("sidecar.service")
+
+CLOSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What is served, in the words of `/v1/models`: `id`, other names it answers to."""
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    title: str = ""
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a request for `name` means this model."""
+        return name == self.id or name in self.aliases
+
+
+class EventOrder:
+    """The engine's promise about the order of events, checked one event at a time."""
+
+    def __init__(self, choices: int) -> None:
+        self._open = set(range(choices))
+        self._started = False
+        self._done = False
+
+    def accept(self, event: Event) -> None:
+        """Take the next event; raises EngineFault when it may not come now."""
+        if isinstance(event, Started):
+            self._demand(not self._started, "Started twice")
+            self._started = True
+            return
+        self._demand(
+            self._started and not self._done, f"{type(event).__name__} out of place"
+        )
+        if isinstance(event, Delta):
+            self._demand(
+                event.choice in self._open, "text for a choice that is not open"
+            )
+        elif isinstance(event, Finished):
+            self._demand(event.choice in self._open, "a choice finished twice")
+            self._open.discard(event.choice)
+        else:
+            self._demand(not self._open, "Done before every choice was finished")
+            self._done = True
+
+    def end(self) -> None:
+        """The stream is over; raises EngineFault when it is not complete."""
+        self._demand(self._done, "the engine's answer ended early")
+
+    @staticmethod
+    def _demand(kept: bool, broken: str) -> None:
+        if not kept:
+            raise EngineFault(f"The engine broke its protocol: {broken}.")
+
+
+@dataclass(eq=False)
+class Run:
+    """One generation under way: its channel, its task, and why it was cut, if it was."""
+
+    channel: asyncio.Queue[Event | SidecarError | None] = field(
+        default_factory=asyncio.Queue
+    )
+    task: asyncio.Task[None] | None = None
+    cut: SidecarError | None = None
+    usage: Done | None = None
+
+    def end(self, error: SidecarError) -> None:
+        """Stop the work and tell the reader why."""
+        if self.task is not None and not self.task.done() and self.cut is None:
+            self.cut = error
+            self.task.cancel()
+
+
+class Service:
+    """Owns the engine and the gate. `stream()` is the only way to an answer."""
+
+    def __init__(
+        self, engine: Engine, gate: Gate, metrics: Metrics, model: ServedModel
+    ) -> None:
+        self.model = model
+        self.gate = gate
+        self.metrics = metrics
+        self.created = int(time.time())
+        self._engine = engine
+        self._draining = False
+        self._runs: set[Run] = set()
+        self._was_ready = False
+        metrics.watch_running(lambda: gate.running)
+
+    async def start(self) -> None:
+        """Begin loading; `state()` tells how far it is."""
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        """End what still runs, then the engine."""
+        self._draining = True
+        self.gate.drain()
+        await self._cut(Draining("The service stopped before the answer was complete."))
+        await self._engine.stop()
+
+    async def drain(self, seconds: float) -> int:
+        """Take nothing new, let the rest finish for `seconds`; how many had to be cut."""
+        self._draining = True
+        self.gate.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.gate.idle()
+        return await self._cut(
+            Draining("The service is stopping; the answer was cut.", retry_after_s=10)
+        )
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused because the service stops."""
+        return self._draining
+
+    def state(self) -> EngineState:
+        """The engine's own state, from memory."""
+        state = self._engine.state()
+        self._was_ready |= isinstance(state, Ready)
+        return state
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether the model has been ready at least once."""
+        self.state()
+        return self._was_ready
+
+    def stats(self) -> EngineStats:
+        """What the engine last said of itself, from memory."""
+        return self._engine.stats()
+
+    def refusal(self) -> SidecarError | None:
+        """Why a generation would be refused right now; None when it would be tried."""
+        if self._draining:
+            return Draining(
+                "The service is stopping and takes no new work.", retry_after_s=10
+            )
+        state = self._engine.state()
+        if isinstance(state, Loading):
+            return NotReady(
+                f"The model is not ready yet ({_progress(state)}).", retry_after_s=5
+            )
+        if isinstance(state, Failed):
+            return NotReady(
+                f"The model could not be loaded: {state.reason}", retry_after_s=30
+            )
+        return None
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Yield the engine's events, checked.
+
+        Raises any SidecarError, before `Started` as an answer of its own. Closing the iterator
+        cancels the work and waits, within reason, until the engine has let go of it.
+        """
+        run = Run()
+        run.task = asyncio.create_task(self._work(request, run))
+        self._runs.add(run)
+        run.task.add_done_callback(lambda _: self._runs.discard(run))
+        try:
+            while (item := await run.channel.get()) is not None:
+                if isinstance(item, SidecarError):
+                    raise item
+                yield item
+        finally:
+            await _closed(run.task)
+
+    async def _work(self, request: GenerationRequest, run: Run) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        outcome = "cancelled"
+        try:
+            await self._generate(request, began + request.deadline_s, run)
+            outcome = "success"
+            run.channel.put_nowait(None)
+        except SidecarError as error:
+            outcome = error.code
+            run.channel.put_nowait(error)
+        except asyncio.CancelledError:
+            if run.cut is None:
+                raise
+            outcome = run.cut.code
+            run.channel.put_nowait(run.cut)
+        except Exception as error:
+            outcome = EngineFault.code
+            log.exception(
+                "generation failed unexpectedly", extra={"generation": request.id}
+            )
+            run.channel.put_nowait(_unexpected(error))
+        finally:
+            self._record(request, run, outcome, loop.time() - began)
+
+    async def _generate(
+        self, request: GenerationRequest, deadline: float, run: Run
+    ) -> None:
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+        if isinstance(state := self._engine.state(), Ready):
+            self.gate.resize(state.capacity)
+        async with _until(deadline, request.deadline_s):
+            price = await self._engine.price(request)
+        async with (
+            self.gate.slot(price, deadline),
+            _until(deadline, request.deadline_s),
+        ):
+            await self._forward(request, run)
+
+    async def _forward(self, request: GenerationRequest, run: Run) -> None:
+        order = EventOrder(request.n)
+        # Engines write `stream` as an async generator; the protocol's type can not say so.
+        events = cast(AsyncGenerator[Event, None], self._engine.stream(request))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                order.accept(event)
+                if isinstance(event, Done):
+                    run.usage = event
+                run.channel.put_nowait(event)
+        order.end()
+
+    def _record(
+        self, request: GenerationRequest, run: Run, outcome: str, seconds: float
+    ) -> None:
+        self.metrics.answered(outcome, seconds)
+        usage = run.usage.usage if run.usage else None
+        details = {
+            "generation": request.id,
+            "outcome": outcome,
+            "seconds": round(seconds, 3),
+            "prompt_tokens": usage.prompt_tokens if usage else None,
+            "completion_tokens": usage.completion_tokens if usage else None,
+        }
+        log.info(
+            "generation", extra={k: v for k, v in details.items() if v is not None}
+        )
+
+    async def _cut(self, error: SidecarError) -> int:
+        runs = [run for run in self._runs if run.task is not None]
+        for run in runs:
+            run.end(error)
+        if runs:
+            tasks = [run.task for run in runs if run.task is not None]
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        return len(runs)
+
+
+async def _closed(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    # anyio delivers a cancellation again at every await; only its own shield holds it off.
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def _until(deadline: float, deadline_s: float) -> AsyncIterator[None]:
+    scope = asyncio.timeout_at(deadline)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise DeadlineExceeded.of(deadline_s) from None
+
+
+def _progress(state: Loading) -> str:
+    share = "" if state.progress is None else f", {state.progress:.0%}"
+    return f"{state.phase}{share}"
+
+
+def _unexpected(error: Exception) -> EngineFault:
+    return EngineFault(f"The engine failed unexpectedly ({type(error).__name__}).")

@@ -1,0 +1,212 @@
+"""An engine that follows a script written into the prompt. Deterministic, without a model.
+
+    [say:some words]      answer these words (default: the capital of France)
+    [hold:2]              stop before token 2 until `release()`; 0 holds before `Started`
+    [fail:1:out_of_memory] raise that error before token 1; 0 raises before `Started`
+    [price:model_not_ready] raise that error when priced
+    [early]               end without `Done`, against the protocol
+    [raise:1]             raise something that is no SidecarError before token 1
+    [pages:9]             cost that many pages instead of one for every 16 tokens
+    [stubborn]            stay open when closed, until `release()`
+
+The engine counts what is open, and `wait_for` lets a test in another thread wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import threading
+from collections.abc import AsyncIterator, Callable
+
+from sidecar.errors import BadRequest, ContextOverflow, revive
+from sidecar.generation import (
+    Capacity,
+    Delta,
+    Done,
+    EngineState,
+    EngineStats,
+    Event,
+    Finished,
+    GenerationRequest,
+    Loading,
+    Price,
+    Ready,
+    Started,
+    TokenLogprob,
+    Usage,
+)
+
+VOCABULARY = 32_000
+ANSWER = "The capital of France is Paris."
+CAPACITY = Capacity(slots=4, pages=4096, page_tokens=16, context=6144)
+
+
+class ScriptedEngine:
+    """Implements `sidecar.generation.Engine`."""
+
+    def __init__(self, capacity: Capacity = CAPACITY, state: EngineState | None = None) -> None:
+        self.capacity = capacity
+        self.requests: list[GenerationRequest] = []
+        self.open: set[str] = set()
+        self.held: set[str] = set()
+        self.stopped = False
+        self._state = state or Ready("cpu", capacity, (("dtype", "none, a script"),))
+        self._holds: set[asyncio.Event] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = threading.Condition()
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def stop(self) -> None:
+        """Nothing to unload."""
+        self.stopped = True
+
+    def state(self) -> EngineState:
+        """As set."""
+        return self._state
+
+    def set_state(self, state: EngineState | None = None) -> None:
+        """Pretend; None is ready again."""
+        self._state = state or Ready("cpu", self.capacity)
+
+    def stats(self) -> EngineStats:
+        """Figures of a machine without a card."""
+        return EngineStats(running=len(self.open), resident_bytes=1)
+
+    async def price(self, request: GenerationRequest) -> Price:
+        """One token for each word of the prompt."""
+        self.requests.append(request)
+        script = _Script(request)
+        if code := script.word("price"):
+            raise revive(code, "priced by script")
+        prompt = script.prompt_tokens
+        _check_ids(request)
+        left = self.capacity.context - prompt
+        asked = min(1024, left) if request.max_tokens is None else request.max_tokens
+        if asked > left or left <= 0:
+            raise ContextOverflow.of(prompt, max(asked, 1), self.capacity.context)
+        pages = script.number("pages")
+        needed = math.ceil((prompt + asked * request.n) / self.capacity.page_tokens)
+        return Price(prompt, asked, needed if pages is None else pages)
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        """Say the words, or whatever else the script wants."""
+        script = _Script(request)
+        self._loop = asyncio.get_running_loop()
+        self._note(self.open.add, request.id)
+        try:
+            async for event in self._play(request, script):
+                yield event
+        finally:
+            if script.has("stubborn"):
+                await self._hold(request.id)
+            self._note(self.open.discard, request.id)
+
+    def release(self) -> None:
+        """Let everything that is held go on. From any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._release)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+        """Wait in another thread until the counts say so."""
+        with self._changed:
+            return self._changed.wait_for(condition, seconds)
+
+    async def _play(self, request: GenerationRequest, script: _Script) -> AsyncIterator[Event]:
+        await self._step(request, script, 0)
+        yield Started(script.prompt_tokens)
+        spoken = 0
+        for choice in range(request.n):
+            words, reason = script.words(request.max_tokens)
+            for index, word in enumerate(words):
+                await self._step(request, script, index + 1)
+                yield Delta(choice, word, 1, _logprobs(word, request.logprobs))
+            spoken += len(words)
+            yield Finished(choice, "length" if reason else "stop")
+        if not script.has("early"):
+            yield Done(Usage(script.prompt_tokens, spoken, cached_tokens=0))
+
+    async def _step(self, request: GenerationRequest, script: _Script, index: int) -> None:
+        await asyncio.sleep(0)
+        if script.number("hold") == index:
+            await self._hold(request.id)
+        if script.number("raise") == index:
+            raise RuntimeError("raised by script")
+        if (fail := script.word("fail")) and fail.partition(":")[0] == str(index):
+            raise revive(fail.partition(":")[2], "failed by script")
+
+    async def _hold(self, name: str) -> None:
+        event = asyncio.Event()
+        self._holds.add(event)
+        self._note(self.held.add, name)
+        try:
+            await event.wait()
+        finally:
+            self._holds.discard(event)
+            self._note(self.held.discard, name)
+
+    def _release(self) -> None:
+        for event in self._holds:
+            event.set()
+
+    def _note(self, change: Callable[[str], None], name: str) -> None:
+        with self._changed:
+            change(name)
+            self._changed.notify_all()
+
+
+class _Script:
+    """The directives in one request's prompt."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self._text = _text(request)
+        ids = isinstance(request.prompt, tuple) and isinstance(request.prompt[0], int)
+        self.prompt_tokens = len(request.prompt) if ids else max(1, len(self._text.split()))
+        self._stop = request.stop
+
+    def has(self, name: str) -> bool:
+        return f"[{name}]" in self._text
+
+    def word(self, name: str) -> str | None:
+        found = re.search(rf"\[{name}:([^\]]*)\]", self._text)
+        return found[1] if found else None
+
+    def number(self, name: str) -> int | None:
+        word = self.word(name)
+        return None if word is None else int(word)
+
+    def words(self, max_tokens: int | None) -> tuple[list[str], bool]:
+        said = self.word("say") or ANSWER
+        for stop in self._stop:
+            said = said.partition(stop)[0]
+        words = re.findall(r"\s*\S+", said)
+        cut = max_tokens is not None and len(words) > max_tokens
+        return words[:max_tokens], cut
+
+
+def loading(phase: str = "load", progress: float | None = 0.5) -> Loading:
+    """A state that is not ready yet."""
+    return Loading(phase, progress)
+
+
+def _text(request: GenerationRequest) -> str:
+    if isinstance(request.prompt, str):
+        return request.prompt
+    return " ".join(item.content for item in request.prompt if not isinstance(item, int))
+
+
+def _check_ids(request: GenerationRequest) -> None:
+    ids = [item for item in request.prompt if isinstance(item, int)]
+    ids += [token for token, _ in request.sampling.logit_bias]
+    if any(token >= VOCABULARY for token in ids):
+        raise BadRequest(f"token ids must be below {VOCABULARY}", param="prompt")
+
+
+def _logprobs(word: str, top: int | None) -> tuple[TokenLogprob, ...]:
+    if top is None:
+        return ()
+    others = tuple((f"{word}{rank}", b"?", -1.0 - rank) for rank in range(top))
+    return (TokenLogprob(word, word.encode(), -0.25, others),)

@@ -1,0 +1,85 @@
+"""A real uvicorn on a real socket, in a thread of its own, over a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from sidecar.api import create_app
+from sidecar.gate import Gate
+from sidecar.metrics import Metrics
+from sidecar.service import ServedModel, Service
+from tests.fakes.engine import ScriptedEngine
+
+MODEL = ServedModel("scripted", ("alias",))
+
+
+@dataclass
+class Live:
+    """A running server, and what is inside it."""
+
+    port: int
+    engine: ScriptedEngine
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def run(self, work: Any) -> Any:
+        """Await something on the server's own loop, from the test's thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+@contextmanager
+def live_server(
+    engine: ScriptedEngine | None = None, gate: Gate | None = None, **access: Any
+) -> Iterator[Live]:
+    """Serve until the block ends. `access` goes to `create_app`."""
+    engine = engine or ScriptedEngine()
+    metrics = Metrics(CollectorRegistry())
+    service = Service(engine, gate or Gate(), metrics, MODEL)
+    app = create_app(service, metrics, **access)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=1)
+    server = _Server(config)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_serve, args=(loop, server, listener))
+    thread.start()
+    try:
+        assert server.up.wait(10)
+        yield Live(listener.getsockname()[1], engine, service, loop)
+    finally:
+        engine.release()
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, server: _Server, listener: socket.socket) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(server.serve(sockets=[listener]))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
