@@ -1,0 +1,1 @@
+"""How the embedded model was made: its world, its text, its training, its two exports."""
