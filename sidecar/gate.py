@@ -90,13 +90,9 @@ class Gate:
 
     def _arrive(self, price: Price) -> int:
         if self._draining:
-            raise Draining(
-                "The service is stopping and takes no new work.", retry_after_s=10
-            )
+            raise Draining("The service is stopping and takes no new work.", retry_after_s=10)
         if self._ledger.slots == 0:
-            raise NotReady(
-                "The engine has no room yet: it is still loading.", retry_after_s=5
-            )
+            raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
         if not self._ledger.can_ever_fit(price.pages):
             raise _too_large(self._ledger.pages)
         ticket = self._ledger.arrive(price.pages)

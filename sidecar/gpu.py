@@ -43,11 +43,11 @@ def look() -> GpuLook:
         # Imported here: the library is only of use where a driver is.
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
-    except Exception as error:  # noqa: BLE001 - a missing driver has many names; all are a value
+    except Exception as error:  # a missing driver has many names; all are a value
         return GpuUnreadable(_reason(error))
     try:
         return tuple(_card(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    except Exception as error:  # noqa: BLE001 - so has a lost card
+    except Exception as error:  # so has a lost card
         return GpuUnreadable(_reason(error))
     finally:
         nvml.nvmlShutdown()
@@ -64,10 +64,7 @@ class GpuWatch:
         """Read now and then every `interval_s`; ends when there is no driver to ask."""
         while True:
             self.latest = await asyncio.to_thread(look)
-            if (
-                isinstance(self.latest, GpuUnreadable)
-                and "NotFound" in self.latest.reason
-            ):
+            if isinstance(self.latest, GpuUnreadable) and "NotFound" in self.latest.reason:
                 return
             await asyncio.sleep(self._interval_s)
 
@@ -92,7 +89,7 @@ def _card(nvml: Any, index: int) -> GpuReading:
 def _temperature(nvml: Any, handle: Any) -> float | None:
     try:
         return float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-    except Exception:  # noqa: BLE001 - some cards have no sensor
+    except Exception:  # some cards have no sensor
         return None
 
 

@@ -36,9 +36,7 @@ class PlainLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, control characters escaped."""
-        fields = "".join(
-            f" {name}={_plain(value)}" for name, value in _fields(record).items()
-        )
+        fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.getMessage()}"
         return _one_line(head + fields + _culprit(record))
 
@@ -61,9 +59,7 @@ class JsonLines(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields = {
-        name: value for name, value in vars(record).items() if name not in _STANDARD
-    }
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     if request_id.get():
         fields["request_id"] = request_id.get()
     return fields
@@ -84,6 +80,4 @@ def _plain(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -28,9 +28,7 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """Counts what was answered. `gpu` is looked at, never asked, when somebody scrapes."""
 
-    def __init__(
-        self, registry: CollectorRegistry, gpu: GpuWatch | None = None
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, gpu: GpuWatch | None = None) -> None:
         self.registry = registry
         self.gpu = gpu or GpuWatch()
         self._requests = Counter(
@@ -45,9 +43,7 @@ class Metrics:
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
-        self._active = Gauge(
-            "active_requests", "Generations that run now.", registry=registry
-        )
+        self._active = Gauge("active_requests", "Generations that run now.", registry=registry)
         registry.register(_Cards(self.gpu))
 
     def watch_running(self, running: Callable[[], int]) -> None:
@@ -56,9 +52,7 @@ class Metrics:
 
     def answered(self, outcome: str, seconds: float) -> None:
         """One generation ended: `success`, `cancelled`, or the code of its error."""
-        self._requests.labels(
-            outcome if outcome in OUTCOMES else "internal_error"
-        ).inc()
+        self._requests.labels(outcome if outcome in OUTCOMES else "internal_error").inc()
         if outcome == "success":
             self._seconds.observe(seconds)
 
@@ -85,9 +79,7 @@ class _Cards(Collector):
                 "Memory in use on the card.",
                 {str(card.index): float(card.memory_used_bytes) for card in cards},
             )
-        warm = {
-            str(c.index): c.temperature_celsius for c in cards if c.temperature_celsius
-        }
+        warm = {str(c.index): c.temperature_celsius for c in cards if c.temperature_celsius}
         if warm:
             yield _family("gpu_temperature_celsius", "Temperature of the card.", warm)
 

@@ -74,13 +74,9 @@ class EventOrder:
             self._demand(not self._started, "Started twice")
             self._started = True
             return
-        self._demand(
-            self._started and not self._done, f"{type(event).__name__} out of place"
-        )
+        self._demand(self._started and not self._done, f"{type(event).__name__} out of place")
         if isinstance(event, Delta):
-            self._demand(
-                event.choice in self._open, "text for a choice that is not open"
-            )
+            self._demand(event.choice in self._open, "text for a choice that is not open")
         elif isinstance(event, Finished):
             self._demand(event.choice in self._open, "a choice finished twice")
             self._open.discard(event.choice)
@@ -102,9 +98,7 @@ class EventOrder:
 class Run:
     """One generation under way: its channel, its task, and why it was cut, if it was."""
 
-    channel: asyncio.Queue[Event | SidecarError | None] = field(
-        default_factory=asyncio.Queue
-    )
+    channel: asyncio.Queue[Event | SidecarError | None] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
     cut: SidecarError | None = None
     usage: Done | None = None
@@ -120,8 +114,15 @@ class Service:
     """Owns the engine and the gate. `stream()` is the only way to an answer."""
 
     def __init__(
-        self, engine: Engine, gate: Gate, metrics: Metrics, model: ServedModel
+        self,
+        engine: Engine,
+        gate: Gate,
+        metrics: Metrics,
+        model: ServedModel,
+        *,
+        log_prompts: bool = False,
     ) -> None:
+        self._log_prompts = log_prompts
         self.model = model
         self.gate = gate
         self.metrics = metrics
@@ -150,9 +151,7 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.gate.idle()
-        return await self._cut(
-            Draining("The service is stopping; the answer was cut.", retry_after_s=10)
-        )
+        return await self._cut(Draining("The service is stopping; the answer was cut.", retry_after_s=10))
 
     @property
     def draining(self) -> bool:
@@ -178,18 +177,12 @@ class Service:
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
         if self._draining:
-            return Draining(
-                "The service is stopping and takes no new work.", retry_after_s=10
-            )
+            return Draining("The service is stopping and takes no new work.", retry_after_s=10)
         state = self._engine.state()
         if isinstance(state, Loading):
-            return NotReady(
-                f"The model is not ready yet ({_progress(state)}).", retry_after_s=5
-            )
+            return NotReady(f"The model is not ready yet ({_progress(state)}).", retry_after_s=5)
         if isinstance(state, Failed):
-            return NotReady(
-                f"The model could not be loaded: {state.reason}", retry_after_s=30
-            )
+            return NotReady(f"The model could not be loaded: {state.reason}", retry_after_s=30)
         return None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
@@ -228,16 +221,12 @@ class Service:
             run.channel.put_nowait(run.cut)
         except Exception as error:
             outcome = EngineFault.code
-            log.exception(
-                "generation failed unexpectedly", extra={"generation": request.id}
-            )
+            log.exception("generation failed unexpectedly", extra={"generation": request.id})
             run.channel.put_nowait(_unexpected(error))
         finally:
             self._record(request, run, outcome, loop.time() - began)
 
-    async def _generate(
-        self, request: GenerationRequest, deadline: float, run: Run
-    ) -> None:
+    async def _generate(self, request: GenerationRequest, deadline: float, run: Run) -> None:
         if (refusal := self.refusal()) is not None:
             raise refusal
         if isinstance(state := self._engine.state(), Ready):
@@ -262,9 +251,7 @@ class Service:
                 run.channel.put_nowait(event)
         order.end()
 
-    def _record(
-        self, request: GenerationRequest, run: Run, outcome: str, seconds: float
-    ) -> None:
+    def _record(self, request: GenerationRequest, run: Run, outcome: str, seconds: float) -> None:
         self.metrics.answered(outcome, seconds)
         usage = run.usage.usage if run.usage else None
         details = {
@@ -273,10 +260,9 @@ class Service:
             "seconds": round(seconds, 3),
             "prompt_tokens": usage.prompt_tokens if usage else None,
             "completion_tokens": usage.completion_tokens if usage else None,
+            "prompt": request.prompt if self._log_prompts else None,
         }
-        log.info(
-            "generation", extra={k: v for k, v in details.items() if v is not None}
-        )
+        log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
     async def _cut(self, error: SidecarError) -> int:
         runs = [run for run in self._runs if run.task is not None]

@@ -29,18 +29,14 @@ def create_app(
     allowed_hosts: Iterable[str] = (),
 ) -> FastAPI:
     """The application. `reached_at` is the address under which people reach it."""
-    app = FastAPI(
-        title="LLM Sidecar", version=__version__, redoc_url=None, redirect_slashes=False
-    )
+    app = FastAPI(title="LLM Sidecar", version=__version__, redoc_url=None, redirect_slashes=False)
     for router in (
         native.router(service),
         openai.router(service),
         health.router(service, metrics),
     ):
         app.include_router(router)
-    app.add_middleware(
-        Front, keys=KeyCheck(api_key), hosts=HostCheck(reached_at, allowed_hosts)
-    )
+    app.add_middleware(Front, keys=KeyCheck(api_key), hosts=HostCheck(reached_at, allowed_hosts))
     app.add_exception_handler(SidecarError, _failure)
     app.add_exception_handler(Refusal, _failure)
     app.add_exception_handler(HTTPException, _no_route)

@@ -31,9 +31,7 @@ class Choice:
     reason: FinishReason = "stop"
 
 
-async def collect(
-    events: AsyncIterator[Event], choices: int
-) -> tuple[list[Choice], Usage]:
+async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choice], Usage]:
     """Everything, once it is complete."""
     found = [Choice() for _ in range(choices)]
     parts: list[list[str]] = [[] for _ in range(choices)]
@@ -53,17 +51,14 @@ async def collect(
     return found, usage
 
 
-async def together(
-    service: Service, requests: Sequence[GenerationRequest]
-) -> AsyncGenerator[Event, None]:
+async def together(service: Service, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Event, None]:
     """All requests at once as one stream; choices are numbered on, as OpenAI numbers them.
 
     `Started` comes when every one has started; the first error ends them all.
     """
     channel: asyncio.Queue[tuple[int, Event | SidecarError]] = asyncio.Queue()
     tasks = [
-        asyncio.create_task(_feed(service, request, index, channel))
-        for index, request in enumerate(requests)
+        asyncio.create_task(_feed(service, request, index, channel)) for index, request in enumerate(requests)
     ]
     try:
         async for event in _merged(channel, requests):

@@ -68,13 +68,8 @@ def _check_type(request: Request) -> None:
         "charset=utf-8",
     ):
         raise _wrong_type(request, "Content-Type must be application/json.")
-    if (
-        request.headers.get("content-encoding", "identity").strip().lower()
-        != "identity"
-    ):
-        raise _wrong_type(
-            request, "Content-Encoding is not supported; send plain JSON."
-        )
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise _wrong_type(request, "Content-Encoding is not supported; send plain JSON.")
 
 
 def _check_declared_size(request: Request) -> None:

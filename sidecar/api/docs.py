@@ -20,9 +20,7 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     schema = {"$ref": REF.format(model=model.__name__)}
     error = {
         "description": "Refused or failed; the error says why.",
-        "content": {
-            "application/json": {"schema": {"$ref": REF.format(model="Error")}}
-        },
+        "content": {"application/json": {"schema": {"$ref": REF.format(model="Error")}}},
     }
     return {
         "requestBody": {
@@ -39,9 +37,7 @@ def describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=__version__, routes=app.routes)
-            found.setdefault("components", {}).setdefault("schemas", {}).update(
-                _schemas()
-            )
+            found.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
             app.openapi_schema = found
         return app.openapi_schema
 

@@ -97,17 +97,11 @@ def answer(error: errors.SidecarError | Refusal) -> JSONResponse:
     if isinstance(error, Refusal):
         return JSONResponse(envelope(error), error.status, headers=error.headers)
     found = row(error)
-    return JSONResponse(
-        envelope(error), found.status, headers=_retry_headers(error, found)
-    )
+    return JSONResponse(envelope(error), found.status, headers=_retry_headers(error, found))
 
 
 def _envelope(message: str, type: str, param: str | None, code: str) -> dict[str, Any]:
-    text = (
-        message
-        if len(message) <= MESSAGE_MAX_CHARS
-        else message[:MESSAGE_MAX_CHARS] + " ..."
-    )
+    text = message if len(message) <= MESSAGE_MAX_CHARS else message[:MESSAGE_MAX_CHARS] + " ..."
     return {"error": {"message": text, "type": type, "param": param, "code": code}}
 
 

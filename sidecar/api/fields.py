@@ -115,9 +115,7 @@ def only_known(body: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     return without_nulls(body)
 
 
-def split_known(
-    body: dict[str, Any], model: type[BaseModel]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def split_known(body: dict[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any], dict[str, str]]:
     """Known fields, and a header that names the ignored ones; Unsupported for dangerous ones."""
     given = without_nulls(body)
     ignored = []
@@ -129,9 +127,7 @@ def split_known(
         if name not in model.model_fields:
             ignored.append(printable(name))
     known = {name: value for name, value in given.items() if name in model.model_fields}
-    return known, {
-        "x-ignored-params": ", ".join(ignored[:MAX_NAMED])
-    } if ignored else {}
+    return known, {"x-ignored-params": ", ".join(ignored[:MAX_NAMED])} if ignored else {}
 
 
 def printable(name: str) -> str:
@@ -140,12 +136,8 @@ def printable(name: str) -> str:
 
 
 def _neutral(name: str, value: object) -> bool:
-    return value in ([], {}, "none", "auto") or (
-        name == "modalities" and value == ["text"]
-    )
+    return value in ([], {}, "none", "auto") or (name == "modalities" and value == ["text"])
 
 
 def _unsupported(name: str, why: str) -> Unsupported:
-    return Unsupported(
-        f"`{name[:64]}` {why} and is not supported here.", param=name[:64]
-    )
+    return Unsupported(f"`{name[:64]}` {why} and is not supported here.", param=name[:64])

@@ -34,6 +34,7 @@ class Front:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
         if scope["type"] == "http":
             scope.setdefault("state", {})["needs_key"] = self._keys.needed
             await _Visit(scope, receive, send).through(self._app, self._refusal)
@@ -45,9 +46,7 @@ class Front:
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = Headers(scope=scope)
         if scope["http_version"] not in ("1.0", "1.1"):
-            return Refusal(
-                505, "http_version", "HTTP/1.0 and HTTP/1.1 are spoken here."
-            )
+            return Refusal(505, "http_version", "HTTP/1.0 and HTTP/1.1 are spoken here.")
         host = headers.get("host", "")
         if host and not self._hosts.allows_host(host):
             return Refusal(403, "host_not_allowed", _HOST_TEXT)
@@ -77,16 +76,14 @@ class _Visit:
         self._began = time.monotonic()
         self._id = _clean_id(Headers(scope=scope).get("x-request-id"))
 
-    async def through(
-        self, app: ASGIApp, refusal: Callable[[Scope], Refusal | None]
-    ) -> None:
+    async def through(self, app: ASGIApp, refusal: Callable[[Scope], Refusal | None]) -> None:
         request_id.set(self._id)
         _without_slash(self._scope)
         try:
             refused = refusal(self._scope)
             target = app if refused is None else answer(refused)
             await target(self._scope, self._receive, self._send)
-        except Exception:  # noqa: BLE001 - logged there; no caller ever sees a traceback
+        except Exception:  # logged there; no caller ever sees a traceback
             await self._failed()
         finally:
             self._log()

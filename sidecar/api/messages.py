@@ -8,9 +8,7 @@ from typing import Any, get_args
 from sidecar.errors import BadRequest, Unsupported
 from sidecar.generation import Message, Role
 
-ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {
-    "developer": "system"
-}
+ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {"developer": "system"}
 MAX_PARTS = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NEEDS_TOOLS = ("tool_calls", "function_call", "audio")
@@ -18,21 +16,15 @@ _NEEDS_TOOLS = ("tool_calls", "function_call", "audio")
 
 def conversation(messages: list[Any]) -> tuple[Message, ...]:
     """Every message checked; BadRequest names the first that can not be used."""
-    return tuple(
-        _message(item, f"messages.{index}") for index, item in enumerate(messages)
-    )
+    return tuple(_message(item, f"messages.{index}") for index, item in enumerate(messages))
 
 
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
-        raise BadRequest(
-            f"`{where}` must be an object with `role` and `content`.", param=where
-        )
+        raise BadRequest(f"`{where}` must be an object with `role` and `content`.", param=where)
     for name in _NEEDS_TOOLS:
         if item.get(name):
-            raise Unsupported(
-                f"`{where}.{name}` is not supported here.", param=f"{where}.{name}"
-            )
+            raise Unsupported(f"`{where}.{name}` is not supported here.", param=f"{where}.{name}")
     return Message(_role(item, where), _content(item, where), _name(item, where))
 
 
@@ -40,9 +32,7 @@ def _role(item: dict[str, Any], where: str) -> Role:
     role = item.get("role")
     if not isinstance(role, str) or role not in ROLES:
         accepted = ", ".join(ROLES)
-        raise BadRequest(
-            f"`{where}.role` must be one of: {accepted}.", param=f"{where}.role"
-        )
+        raise BadRequest(f"`{where}.role` must be one of: {accepted}.", param=f"{where}.role")
     return ROLES[role]
 
 
@@ -64,12 +54,8 @@ def _content(item: dict[str, Any], where: str) -> str:
         return content
     param = f"{where}.content"
     if not isinstance(content, list) or not 0 < len(content) <= MAX_PARTS:
-        raise BadRequest(
-            f"`{param}` must be text or a list of text parts.", param=param
-        )
-    return "".join(
-        _part(part, f"{param}.{index}") for index, part in enumerate(content)
-    )
+        raise BadRequest(f"`{param}` must be text or a list of text parts.", param=param)
+    return "".join(_part(part, f"{param}.{index}") for index, part in enumerate(content))
 
 
 def _part(part: Any, where: str) -> str:
@@ -78,7 +64,5 @@ def _part(part: Any, where: str) -> str:
         raise Unsupported(f"`{where}`: this model reads text only.", param=where)
     text = part.get("text") if kind == "text" else None
     if not isinstance(text, str):
-        raise BadRequest(
-            f'`{where}` must be {{"type": "text", "text": "..."}}.', param=where
-        )
+        raise BadRequest(f'`{where}` must be {{"type": "text", "text": "..."}}.', param=where)
     return text

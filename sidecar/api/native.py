@@ -39,9 +39,7 @@ def router(service: Service) -> APIRouter:
     async def generate(request: Request) -> Response:
         fields = only_known(await json_object(request), GenerateBody)
         work = _text(service, generate_request(validate(GenerateBody, fields)))
-        return JSONResponse(
-            {"generated_text": await unless_gone(request.receive, work)}
-        )
+        return JSONResponse({"generated_text": await unless_gone(request.receive, work)})
 
     @routes.get("/", response_model=None)
     async def index(request: Request) -> Response:

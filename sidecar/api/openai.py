@@ -39,9 +39,7 @@ def router(service: Service) -> APIRouter:
         _check_model(service, request.path_params["name"])
         return _card(service)
 
-    @routes.post(
-        "/chat/completions", response_model=None, openapi_extra=body_of(ChatBody)
-    )
+    @routes.post("/chat/completions", response_model=None, openapi_extra=body_of(ChatBody))
     async def chat(request: Request) -> Response:
         fields, headers = split_known(await json_object(request), ChatBody)
         body = validate(ChatBody, fields)
@@ -51,9 +49,7 @@ def router(service: Service) -> APIRouter:
         render = ChatRender(generation.id, service.model.id, _options(body, asked))
         return await _respond(request, service, [generation], render, headers)
 
-    @routes.post(
-        "/completions", response_model=None, openapi_extra=body_of(CompletionBody)
-    )
+    @routes.post("/completions", response_model=None, openapi_extra=body_of(CompletionBody))
     async def completions(request: Request) -> Response:
         fields, headers = split_known(await json_object(request), CompletionBody)
         body = validate(CompletionBody, fields)
@@ -98,9 +94,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
     if body.suffix:
         raise Unsupported("`suffix` is not supported here.", param="suffix")
     if body.best_of is not None and body.best_of != body.n:
-        raise Unsupported(
-            "`best_of` other than `n` is not supported here.", param="best_of"
-        )
+        raise Unsupported("`best_of` other than `n` is not supported here.", param="best_of")
     common = uuid.uuid4().hex
     return [
         GenerationRequest(
@@ -125,9 +119,7 @@ async def _respond(
     headers: Mapping[str, str],
 ) -> Response:
     several = len(generations) > 1
-    events = (
-        together(service, generations) if several else service.stream(generations[0])
-    )
+    events = together(service, generations) if several else service.stream(generations[0])
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
         found, usage = await unless_gone(request.receive, _gathered(events, choices))
@@ -140,9 +132,7 @@ async def _respond(
     return EventStream(events, frames(events, render, choices), headers)
 
 
-async def _gathered(
-    events: AsyncGenerator[Event, None], choices: int
-) -> tuple[list[Choice], Usage]:
+async def _gathered(events: AsyncGenerator[Event, None], choices: int) -> tuple[list[Choice], Usage]:
     async with contextlib.aclosing(events):
         return await collect(events, choices)
 
@@ -158,18 +148,14 @@ def _options(body: OpenAIBody, with_logprobs: bool) -> Options:
 
 def _check_stream_options(body: OpenAIBody) -> None:
     if body.stream_options is not None and not body.stream:
-        raise BadRequest(
-            "`stream_options` needs `stream`: true.", param="stream_options"
-        )
+        raise BadRequest("`stream_options` needs `stream`: true.", param="stream_options")
 
 
 def _refuse_for_now(body: ChatBody) -> None:
     if body.tools not in (None, []):
         raise Unsupported("`tools` are not supported by this version.", param="tools")
     if body.tool_choice not in (None, "none", "auto"):
-        raise Unsupported(
-            "`tool_choice` is not supported by this version.", param="tool_choice"
-        )
+        raise Unsupported("`tool_choice` is not supported by this version.", param="tool_choice")
     if body.response_format not in (None, {"type": "text"}):
         raise Unsupported(
             '`response_format` other than {"type": "text"} is not supported by this version.',

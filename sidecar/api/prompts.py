@@ -17,9 +17,7 @@ def prompts(value: Any) -> tuple[Prompt, ...]:
     if isinstance(value, str):
         return (_text(value),)
     if not isinstance(value, list) or not value:
-        raise _bad(
-            "`prompt` must be text, a list of texts, token ids, or lists of token ids."
-        )
+        raise _bad("`prompt` must be text, a list of texts, token ids, or lists of token ids.")
     if all(isinstance(item, str) for item in value):
         return tuple(_text(item) for item in _few(value))
     if all(isinstance(item, list) for item in value):
@@ -29,9 +27,7 @@ def prompts(value: Any) -> tuple[Prompt, ...]:
 
 def _few(items: list[Any]) -> list[Any]:
     if len(items) > MAX_PROMPTS:
-        raise _bad(
-            f"`prompt` may hold {MAX_PROMPTS} prompts at most, not {len(items)}."
-        )
+        raise _bad(f"`prompt` may hold {MAX_PROMPTS} prompts at most, not {len(items)}.")
     return items
 
 
@@ -50,11 +46,7 @@ def _token_ids(items: list[Any]) -> tuple[int, ...]:
 def _token_id(item: Any) -> int:
     if isinstance(item, float) and item.is_integer():
         item = int(item)
-    if (
-        isinstance(item, bool)
-        or not isinstance(item, int)
-        or not 0 <= item <= MAX_TOKEN_ID
-    ):
+    if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item <= MAX_TOKEN_ID:
         raise _bad("`prompt`: token ids must be integers of the model's vocabulary.")
     return item
 

@@ -36,9 +36,7 @@ class Render:
     def __post_init__(self) -> None:
         head = msgspec.json.encode(self._head(self.chunk_object))
         self._before = b"data: " + head[:-1] + b',"choices":['
-        self._after = (
-            b'],"usage":null}\n\n' if self.options.include_usage else b"]}\n\n"
-        )
+        self._after = b'],"usage":null}\n\n' if self.options.include_usage else b"]}\n\n"
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -60,7 +58,7 @@ class Render:
         }
         return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
-    def opening(self, index: int) -> dict[str, Any] | None:
+    def opening(self, index: int) -> dict[str, Any] | None:  # noqa: ARG002 - a hook, empty here
         """What a choice begins with, before its first text."""
         return None
 
@@ -161,9 +159,7 @@ class TextRender(Render):
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [
-                {text: lp for text, _, lp in token.top} for token in tokens
-            ],
+            "top_logprobs": [{text: lp for text, _, lp in token.top} for token in tokens],
             "text_offset": offsets,
         }
 
@@ -184,9 +180,7 @@ def _chunk(index: int, delta: dict[str, Any]) -> dict[str, Any]:
 
 def _chat_logprob(token: TokenLogprob) -> dict[str, Any]:
     top = [_one_logprob(text, raw, logprob) for text, raw, logprob in token.top]
-    return _one_logprob(token.token, token.token_bytes, token.logprob) | {
-        "top_logprobs": top
-    }
+    return _one_logprob(token.token, token.token_bytes, token.logprob) | {"top_logprobs": top}
 
 
 def _one_logprob(text: str, raw: bytes, logprob: float) -> dict[str, Any]:

@@ -40,14 +40,8 @@ def _stops(value: object) -> object:
     if not isinstance(stops, list | tuple) or len(stops) > MAX_STOPS:
         raise ValueError(f"must be a string or a list of at most {MAX_STOPS} strings")
     for stop in stops:
-        if (
-            not isinstance(stop, str)
-            or not 0 < len(stop) <= MAX_STOP_CHARS
-            or "\0" in stop
-        ):
-            raise ValueError(
-                f"each must be text of 1 to {MAX_STOP_CHARS} characters without NUL"
-            )
+        if not isinstance(stop, str) or not 0 < len(stop) <= MAX_STOP_CHARS or "\0" in stop:
+            raise ValueError(f"each must be text of 1 to {MAX_STOP_CHARS} characters without NUL")
     return tuple(stops)
 
 
@@ -58,31 +52,18 @@ def _biases(value: object) -> object:
 
 
 def _bias(token: str, bias: object) -> tuple[int, float]:
-    if not (
-        token.isascii()
-        and token.isdigit()
-        and len(token) <= 10
-        and int(token) <= INT32_MAX
-    ):
+    if not (token.isascii() and token.isdigit() and len(token) <= 10 and int(token) <= INT32_MAX):
         raise ValueError("each key must be a token id in digits")
-    if (
-        isinstance(bias, bool)
-        or not isinstance(bias, int | float)
-        or not -100 <= bias <= 100
-    ):
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
         raise ValueError("each value must be a number between -100 and 100")
     return int(token), float(bias)
 
 
-_STOP_SCHEMA = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-}
+_STOP_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _BIAS_SCHEMA = {"type": "object", "additionalProperties": {"type": "number"}}
 
 Int = Annotated[int, BeforeValidator(_integral)]
-Stops = Annotated[
-    tuple[str, ...], BeforeValidator(_stops), WithJsonSchema(_STOP_SCHEMA)
-]
+Stops = Annotated[tuple[str, ...], BeforeValidator(_stops), WithJsonSchema(_STOP_SCHEMA)]
 Biases = Annotated[
     tuple[tuple[int, float], ...],
     BeforeValidator(_biases),
@@ -112,9 +93,7 @@ class GenerateBody(Body):
     """POST /generate: raw text in, raw text out. Greedy unless a temperature is given."""
 
     prompt: Annotated[str, Field(min_length=1)]
-    max_length: Annotated[Int, Field(ge=1, le=INT32_MAX, description="New tokens.")] = (
-        128
-    )
+    max_length: Annotated[Int, Field(ge=1, le=INT32_MAX, description="New tokens.")] = 128
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
@@ -129,9 +108,7 @@ class StreamOptions(BaseModel):
 class OpenAIBody(Body):
     """What chat and completions share."""
 
-    model: Annotated[
-        str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")
-    ] = ""
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")] = ""
     max_tokens: Annotated[Int | None, Field(ge=1, le=INT32_MAX)] = None
     n: Annotated[Int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
@@ -201,9 +178,7 @@ def validate(model: type[B], fields: dict[str, Any]) -> B:
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = [
-            str(part)[:64] for part in first["loc"] if part not in ("int", "float")
-        ]
+        where = [str(part)[:64] for part in first["loc"] if part not in ("int", "float")]
         param = ".".join(where[:4])
         text = first["msg"].removeprefix("Value error, ")
         raise BadRequest(f"`{param}`: {text}.", param=param) from None

@@ -28,9 +28,7 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-async def frames(
-    events: AsyncIterator[Event], render: Render, choices: int
-) -> AsyncIterator[bytes]:
+async def frames(events: AsyncIterator[Event], render: Render, choices: int) -> AsyncIterator[bytes]:
     """The bytes of every event after `Started`, and the one right ending."""
     try:
         for index in range(choices):
@@ -86,11 +84,10 @@ class EventStream(Response):
         self._last_sent = 0.0
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.init_headers({**headers, **quiet})
-        self.raw_headers = [
-            pair for pair in self.raw_headers if pair[0] != b"content-length"
-        ]
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Send everything; returns when the last byte is handed over or the client has left."""
         async with contextlib.aclosing(self._events):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})

@@ -1,0 +1,31 @@
+"""Serve one language model: `python server.py --help`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from sidecar.errors import StartError
+from sidecar.serve import serve
+from sidecar.settings import load
+
+EXIT_BUG = 70
+
+
+def main() -> int:
+    """The exit code; a failure is one line, never a traceback."""
+    try:
+        return serve(load(sys.argv[1:], os.environ))
+    except StartError as error:
+        print(f"server.py: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    except Exception:
+        logging.getLogger("sidecar").exception("the service ended unexpectedly")
+        return EXIT_BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

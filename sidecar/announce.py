@@ -1,0 +1,166 @@
+"""What the terminal says while the service starts: progress, then one screen of facts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sidecar.api.auth import is_loopback
+from sidecar.api.hints import QUESTION, curl
+from sidecar.errors import RequestError, SidecarError
+from sidecar.generation import (
+    Delta,
+    Done,
+    Failed,
+    GenerationRequest,
+    Loading,
+    Message,
+    Ready,
+    Sampling,
+    Usage,
+)
+from sidecar.profiles import Profile
+from sidecar.service import Service
+from sidecar.settings import Settings
+
+log = logging.getLogger("sidecar.serve")
+
+LOOK_SECONDS = 0.1
+ANSWER_TOKENS = 32
+
+
+def warn_if_open(settings: Settings) -> None:
+    """Say so when everybody on the network may use the model."""
+    if settings.api_key is None and not is_loopback(settings.reached_at):
+        say(
+            f"Warning: {settings.reached_at} can be reached from other machines and no API_KEY is "
+            "set: everybody there may use the model."
+        )
+
+
+async def announce(service: Service, profile: Profile, settings: Settings, listener: socket.socket) -> None:
+    """Follow the loading, then print the address, the facts, one answer and a curl."""
+    url = address(settings.host, listener)
+    say(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
+    state = await _loaded(service)
+    if isinstance(state, Failed):
+        say(f"The model could not be loaded: {state.reason}")
+        return
+    say(f"\n  Ready      {url}")
+    for name, value in _facts(state, profile):
+        say(f"  {name:<10} {value}")
+    say(f"  answer     {await ask(service)}")
+    say(f"\n  {curl(url, '/generate', needs_key=settings.api_key is not None)}\n")
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """The URL that works from this machine."""
+    port = listener.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://[{name}]:{port}" if name.count(":") > 1 and "[" not in name else f"http://{name}:{port}"
+
+
+async def ask(service: Service) -> str:
+    """One question, and what came back: the answer and the speed, or what went wrong."""
+    chat: tuple[Message, ...] = (Message("user", QUESTION),)
+    for prompt in (chat, QUESTION):
+        try:
+            return await _answer(service, prompt)
+        except RequestError as error:
+            # A model without a chat template still completes text.
+            problem = error.message
+        except SidecarError as error:
+            return f"none ({error.message})"
+    return f"none ({problem})"
+
+
+async def _answer(service: Service, prompt: str | tuple[Message, ...]) -> str:
+    request = GenerationRequest(
+        "first-question", prompt, ANSWER_TOKENS, Sampling(temperature=0.0), deadline_s=60.0
+    )
+    began, text, usage = time.monotonic(), "", Usage(0, 0)
+    async with contextlib.aclosing(service.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                text += event.text
+            elif isinstance(event, Done):
+                usage = event.usage
+    speed = usage.completion_tokens / max(1e-6, time.monotonic() - began)
+    shown = " ".join(text.split())[:200]
+    return f'"{QUESTION}" -> "{shown}" ({speed:.0f} tokens/s)'
+
+
+def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
+    capacity = state.capacity
+    yield "profile", f"{profile.name} (model {profile.model_id})"
+    yield "device", state.device
+    yield from state.about
+    yield (
+        "capacity",
+        f"{capacity.slots} requests at once, context {capacity.context} tokens, "
+        f"{capacity.pages} pages of {capacity.page_tokens} tokens",
+    )
+
+
+async def _loaded(service: Service) -> Ready | Failed:
+    follow = _bar if sys.stderr.isatty() else _lines
+    with follow() as show:
+        while isinstance(state := service.state(), Loading):
+            show(state)
+            await asyncio.sleep(LOOK_SECONDS)
+    return state
+
+
+class _Show:
+    def __call__(self, state: Loading) -> None:
+        raise NotImplementedError
+
+
+class _BarShow(_Show):
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+
+    def __call__(self, state: Loading) -> None:
+        total = None if state.progress is None else 1.0
+        text = f"{state.phase} {state.detail}"[:60]
+        self._progress.update(self._task, description=text, total=total, completed=state.progress or 0.0)
+
+
+class _LineShow(_Show):
+    """One line for each phase, and for each quarter of it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, state: Loading) -> None:
+        quarter = int((state.progress or 0.0) * 4)
+        if (state.phase, quarter) != self._last:
+            self._last = (state.phase, quarter)
+            share = "" if state.progress is None else f" {state.progress:.0%}"
+            say(f"{state.phase}{share} {state.detail}".rstrip())
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[_Show]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _BarShow(progress)
+
+
+@contextlib.contextmanager
+def _lines() -> Iterator[_Show]:
+    yield _LineShow()
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; the log goes to standard error."""
+    print(text, flush=True)

@@ -1,0 +1,194 @@
+"""Composition: settings -> profile -> engine -> service -> application -> listener.
+
+The port is taken before anything is loaded, so that a second start fails at once and the phase
+can be asked for within moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, start_http_server
+
+from sidecar import logs
+from sidecar.announce import announce, warn_if_open
+from sidecar.api import create_app
+from sidecar.errors import ConfigError, PortInUse
+from sidecar.gate import Gate
+from sidecar.metrics import Metrics
+from sidecar.profiles import Profile, load_registry
+from sidecar.service import ServedModel, Service
+from sidecar.settings import Settings
+
+log = logging.getLogger("sidecar.serve")
+
+BACKLOG = 512
+CLOSE_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that `build` has put together."""
+
+    app: FastAPI
+    service: Service
+    metrics: Metrics
+    profile: Profile
+
+
+def build(settings: Settings) -> Parts:
+    """Put the parts together. Loads nothing; StartError when a part can not be made."""
+    profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
+    # Late, so that what only reads settings does not pay for the engines' imports.
+    from sidecar.engines import open_engine
+
+    metrics = Metrics(CollectorRegistry())
+    gate = Gate(settings.max_queue, settings.queue_timeout_s)
+    model = ServedModel(profile.model_id, (profile.name,), profile.display_name)
+    engine = open_engine(profile, settings)
+    service = Service(engine, gate, metrics, model, log_prompts=settings.log_prompts)
+    app = create_app(
+        service,
+        metrics,
+        api_key=settings.api_key,
+        reached_at=settings.reached_at,
+        allowed_hosts=settings.allowed_hosts,
+    )
+    return Parts(app, service, metrics, profile)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal comes; the exit code."""
+    logs.configure(settings.log_format)
+    with listening(settings.host, settings.port) as listener:
+        return asyncio.run(_serve(settings, build(settings), listener))
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The bound socket. PortInUse when somebody else has it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (socket.gaierror, UnicodeError):
+        raise ConfigError(f"HOST={host!r}: no address of this name") from None
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise PortInUse(
+            f"can not listen on {host} port {port}: {why}; choose another with PORT or --port"
+        ) from None
+    with listener:
+        yield listener
+
+
+class Listener(uvicorn.Server):
+    """uvicorn without its own signals: it would close the door before the drain."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `Stop`'s."""
+        yield
+
+
+class Stop:
+    """SIGTERM and SIGINT: the first begins the drain, the second ends it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+
+    def ring(self) -> None:
+        """One signal came."""
+        (self.insisted if self.asked.is_set() else self.asked).set()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to both signals inside the block."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.ring)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+
+async def _serve(settings: Settings, parts: Parts, listener: socket.socket) -> int:
+    stop = Stop()
+    server = Listener(_uvicorn_config(parts.app))
+    warn_if_open(settings)
+    with stop.on_signals(), _metrics_port(settings, parts.metrics):
+        await parts.service.start()
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        beside = [
+            asyncio.create_task(parts.metrics.gpu.run()),
+            asyncio.create_task(announce(parts.service, parts.profile, settings, listener)),
+        ]
+        await _either(serving, stop.asked)
+        await _either(asyncio.create_task(parts.service.drain(settings.drain_s)), stop.insisted)
+        await parts.service.stop()
+        server.should_exit = True
+        await serving
+        await _cancelled(*beside)
+    return 0
+
+
+async def _either(work: asyncio.Task[Any], event: asyncio.Event) -> None:
+    """Wait until the work is done or the event is set."""
+    rung = asyncio.create_task(event.wait())
+    await asyncio.wait({work, rung}, return_when=asyncio.FIRST_COMPLETED)
+    await _cancelled(rung)
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("a task beside the server failed", exc_info=result)
+
+
+def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        # One parser, one behaviour: httptools differs on malformed requests.
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+    )
+
+
+@contextlib.contextmanager
+def _metrics_port(settings: Settings, metrics: Metrics) -> Iterator[None]:
+    if settings.metrics_port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.host, registry=metrics.registry)
+    except OSError:
+        raise PortInUse(
+            f"METRICS_PORT={settings.metrics_port}: somebody else listens there; choose another"
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
