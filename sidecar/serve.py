@@ -71,7 +71,7 @@ def serve(settings: Settings) -> int:
     """Serve until a signal comes; the exit code."""
     logs.configure(settings.log_format)
     with listening(settings.host, settings.port) as listener:
-        return asyncio.run(_serve(settings, build(settings), listener))
+        return asyncio.run(run(settings, build(settings), listener))
 
 
 @contextlib.contextmanager
@@ -126,7 +126,8 @@ class Stop:
                 loop.remove_signal_handler(number)
 
 
-async def _serve(settings: Settings, parts: Parts, listener: socket.socket) -> int:
+async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
+    """Load, announce, serve, drain, stop; the exit code."""
     stop = Stop()
     server = Listener(_uvicorn_config(parts.app))
     warn_if_open(settings)

@@ -105,7 +105,7 @@ class Run:
 
     def end(self, error: SidecarError) -> None:
         """Stop the work and tell the reader why."""
-        if self.task is not None and not self.task.done() and self.cut is None:
+        if self.task is not None and not self.task.cancelling():
             self.cut = error
             self.task.cancel()
 
@@ -265,17 +265,19 @@ class Service:
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
     async def _cut(self, error: SidecarError) -> int:
-        runs = [run for run in self._runs if run.task is not None]
+        runs = {run: run.task for run in self._runs if run.task and not run.task.done()}
         for run in runs:
             run.end(error)
         if runs:
-            tasks = [run.task for run in runs if run.task is not None]
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
         return len(runs)
 
 
 async def _closed(task: asyncio.Task[None]) -> None:
-    task.cancel()
+    # A task that is being cancelled (its deadline) is cleaning up; a second cancellation would cut
+    # the engine's own clean-up short.
+    if not task.cancelling():
+        task.cancel()
     # anyio delivers a cancellation again at every await; only its own shield holds it off.
     with anyio.move_on_after(CLOSE_SECONDS, shield=True):
         await asyncio.wait([task])

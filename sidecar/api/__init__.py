@@ -15,6 +15,7 @@ from sidecar.api.auth import HostCheck, KeyCheck
 from sidecar.api.errors import Refusal, answer
 from sidecar.api.front import Front
 from sidecar.api.hints import corrected_curl
+from sidecar.api.sse import PING_SECONDS
 from sidecar.errors import SidecarError
 from sidecar.metrics import Metrics
 from sidecar.service import Service
@@ -27,12 +28,17 @@ def create_app(
     api_key: str | None = None,
     reached_at: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
+    ping_s: float = PING_SECONDS,
 ) -> FastAPI:
-    """The application. `reached_at` is the address under which people reach it."""
+    """The application.
+
+    `reached_at` is the address under which people reach it; a stream that is quiet for `ping_s`
+    sends a comment, so that nothing between takes it for dead.
+    """
     app = FastAPI(title="LLM Sidecar", version=__version__, redoc_url=None, redirect_slashes=False)
     for router in (
         native.router(service),
-        openai.router(service),
+        openai.router(service, ping_s),
         health.router(service, metrics),
     ):
         app.include_router(router)

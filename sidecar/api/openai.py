@@ -26,7 +26,7 @@ from sidecar.generation import Event, GenerationRequest, Ready, Usage
 from sidecar.service import Service
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, ping_s: float) -> APIRouter:
     """The routes under /v1."""
     routes = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -47,7 +47,7 @@ def router(service: Service) -> APIRouter:
         _check_model(service, body.model)
         asked = body.logprobs
         render = ChatRender(generation.id, service.model.id, _options(body, asked))
-        return await _respond(request, service, [generation], render, headers)
+        return await _respond(request, service, [generation], render, headers, ping_s)
 
     @routes.post("/completions", response_model=None, openapi_extra=body_of(CompletionBody))
     async def completions(request: Request) -> Response:
@@ -57,7 +57,7 @@ def router(service: Service) -> APIRouter:
         _check_model(service, body.model)
         asked = body.logprobs is not None
         render = TextRender(generations[0].id, service.model.id, _options(body, asked))
-        return await _respond(request, service, generations, render, headers)
+        return await _respond(request, service, generations, render, headers, ping_s)
 
     return routes
 
@@ -117,6 +117,7 @@ async def _respond(
     generations: Sequence[GenerationRequest],
     render: Render,
     headers: Mapping[str, str],
+    ping_s: float,
 ) -> Response:
     several = len(generations) > 1
     events = together(service, generations) if several else service.stream(generations[0])
@@ -129,7 +130,7 @@ async def _respond(
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(events, frames(events, render, choices), headers)
+    return EventStream(events, frames(events, render, choices), headers, ping_s)
 
 
 async def _gathered(events: AsyncGenerator[Event, None], choices: int) -> tuple[list[Choice], Usage]:

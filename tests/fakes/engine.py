@@ -51,6 +51,7 @@ class ScriptedEngine:
         self.requests: list[GenerationRequest] = []
         self.open: set[str] = set()
         self.held: set[str] = set()
+        self.closing: set[str] = set()
         self.stopped = False
         self._state = state or Ready("cpu", capacity, (("dtype", "none, a script"),))
         self._holds: set[asyncio.Event] = set()
@@ -102,6 +103,7 @@ class ScriptedEngine:
                 yield event
         finally:
             if script.has("stubborn"):
+                self._note(self.closing.add, request.id)
                 await self._hold(request.id)
             self._note(self.open.discard, request.id)
 

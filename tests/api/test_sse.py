@@ -1,0 +1,101 @@
+"""The bytes of a stream: `[DONE]` if and only if the answer is complete."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.engine import ANSWER, ScriptedEngine
+from tests.fakes.live import live_server
+
+
+def streamed(http: httpx.Client, content: str, **fields: Any) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": content}], "stream": True, **fields}
+    return http.post("/v1/chat/completions", json=body)
+
+
+def lines(answer: httpx.Response) -> list[str]:
+    assert answer.text.endswith("\n\n")
+    found = answer.text.removesuffix("\n\n").split("\n\n")
+    assert all(line.startswith("data: ") for line in found)
+    return [line.removeprefix("data: ") for line in found]
+
+
+def test_a_complete_stream(http: httpx.Client) -> None:
+    answer = streamed(http, "hi")
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    *chunks, last = lines(answer)
+    assert last == "[DONE]"
+    parsed = [json.loads(chunk) for chunk in chunks]
+    assert all(chunk["object"] == "chat.completion.chunk" for chunk in parsed)
+    assert not any("usage" in chunk for chunk in parsed)
+    assert parsed[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert parsed[-1]["choices"][0]["delta"] == {}
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in parsed)
+    assert text == ANSWER
+
+
+def test_usage_is_null_until_the_last_chunk(http: httpx.Client) -> None:
+    *chunks, _ = lines(streamed(http, "hi", stream_options={"include_usage": True}))
+    usages = [json.loads(chunk)["usage"] for chunk in chunks]
+    assert usages[:-1] == [None] * (len(usages) - 1)
+    assert usages[-1]["completion_tokens"] == 6
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("[fail:2:engine_crashed]", "engine_crashed"),
+        ("[raise:2]", "engine_fault"),
+        ("[early]", "engine_fault"),
+    ],
+)
+def test_a_broken_stream_ends_with_one_error(http: httpx.Client, script: str, code: str) -> None:
+    answer = streamed(http, script)
+    *chunks, last = lines(answer)
+    assert answer.status_code == 200
+    assert json.loads(last)["error"]["code"] == code
+    assert not any("error" in json.loads(chunk) for chunk in chunks)
+    assert "[DONE]" not in answer.text
+
+
+def test_a_deadline_in_mid_stream(http: httpx.Client) -> None:
+    *_, last = lines(streamed(http, "[hold:2]", timeout=0.1))
+    assert json.loads(last)["error"]["code"] == "timeout"
+
+
+def test_text_is_any_text(http: httpx.Client) -> None:
+    said = 'naïve "quote" \\ \u2028 👩‍👩‍👧 data: [DONE]'.replace("]", "")
+    *chunks, _ = lines(streamed(http, f"[say:{said}]"))
+    parsed = [json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(parsed) == said
+
+
+def test_a_quiet_stream_is_kept_alive() -> None:
+    with live_server(ping_s=0.02) as live, httpx.Client(base_url=live.url, timeout=10) as http:
+        body = {"prompt": "[hold:2]", "stream": True}
+        with http.stream("POST", "/v1/completions", json=body) as answer:
+            received = answer.iter_lines()
+            assert any(line == ": ping" for line in received)
+            live.engine.release()
+            assert any(line == "data: [DONE]" for line in received)
+
+
+def test_draining_ends_a_stream_with_an_error() -> None:
+    with (
+        live_server(ScriptedEngine()) as own,
+        httpx.Client(base_url=own.url, timeout=10) as http,
+        http.stream("POST", "/v1/completions", json={"prompt": "[hold:2]", "stream": True}) as answer,
+    ):
+        assert own.engine.wait_for(lambda: bool(own.engine.held))
+        assert own.run(own.service.drain(0.01)) == 1
+        assert '"code":"draining"' in answer.read().decode()
+        refused = http.post("/generate", json={"prompt": "hi"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert refused.headers["retry-after"]
+        assert http.get("/readyz").json()["status"] == "draining"

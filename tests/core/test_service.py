@@ -1,0 +1,203 @@
+"""The one path: order of events, deadlines, slots given back, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from sidecar.errors import DeadlineExceeded, Draining, EngineFault, NotReady, OutOfMemory
+from sidecar.gate import Gate
+from sidecar.generation import (
+    Delta,
+    Done,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Loading,
+    Started,
+    Usage,
+)
+from sidecar.metrics import Metrics
+from sidecar.service import EventOrder, ServedModel, Service
+from tests.fakes.engine import ANSWER, ScriptedEngine
+
+DONE = Done(Usage(1, 1))
+
+
+def service(engine: ScriptedEngine) -> Service:
+    return Service(engine, Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+
+
+def request(prompt: str, deadline_s: float = 30.0, n: int = 1) -> GenerationRequest:
+    return GenerationRequest("r", prompt, 16, n=n, deadline_s=deadline_s)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+async def all_of(served: Service, asked: GenerationRequest) -> list[Event]:
+    return [event async for event in served.stream(asked)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def count(served: Service, status: str) -> float | None:
+    return served.metrics.registry.get_sample_value("inference_requests_total", {"status": status})
+
+
+def test_a_whole_answer() -> None:
+    async def story() -> None:
+        served = service(ScriptedEngine())
+        events = await all_of(served, request("hi", n=2))
+        assert isinstance(events[0], Started)
+        assert isinstance(events[-1], Done)
+        text = "".join(e.text for e in events if isinstance(e, Delta) and e.choice == 1)
+        assert text == ANSWER
+        assert sum(isinstance(e, Finished) for e in events) == 2
+        assert count(served, "success") == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [Delta(0, "x")],
+        [Started(1), Started(1)],
+        [Started(1), Delta(1, "x")],
+        [Started(1), Finished(0, "stop"), Delta(0, "x")],
+        [Started(1), Finished(0, "stop"), Finished(0, "stop")],
+        [Started(1), DONE],
+        [Started(1), Finished(0, "stop"), DONE, DONE],
+    ],
+)
+def test_events_out_of_order(events: list[Event]) -> None:
+    order = EventOrder(choices=1)
+    for event in events[:-1]:
+        order.accept(event)
+    with pytest.raises(EngineFault):
+        order.accept(events[-1])
+
+
+def test_an_early_end_is_a_fault() -> None:
+    async def story() -> None:
+        with pytest.raises(EngineFault, match="ended early"):
+            await all_of(service(ScriptedEngine()), request("[early]"))
+
+    run(story)
+
+
+def test_an_error_keeps_its_class_and_frees_the_slot() -> None:
+    async def story() -> None:
+        served = service(ScriptedEngine())
+        with pytest.raises(OutOfMemory):
+            await all_of(served, request("[fail:2:out_of_memory]"))
+        await served.gate.idle()
+        assert count(served, "out_of_memory") == 1
+
+    run(story)
+
+
+def test_an_unexpected_exception_becomes_a_fault() -> None:
+    async def story() -> None:
+        served = service(ScriptedEngine())
+        with pytest.raises(EngineFault, match="RuntimeError"):
+            await all_of(served, request("[raise:1]"))
+        assert await all_of(served, request("hi"))
+
+    run(story)
+
+
+@pytest.mark.parametrize("hold", [0, 2])
+def test_the_deadline_covers_everything(hold: int) -> None:
+    async def story() -> None:
+        engine = ScriptedEngine()
+        served = service(engine)
+        with pytest.raises(DeadlineExceeded):
+            await all_of(served, request(f"[hold:{hold}]", deadline_s=0.05))
+        await served.gate.idle()
+        assert not engine.open
+
+    run(story)
+
+
+def test_the_slot_stays_taken_until_the_engine_lets_go() -> None:
+    async def story() -> None:
+        engine = ScriptedEngine()
+        served = service(engine)
+        events = served.stream(request("[stubborn] [hold:2]"))
+        assert isinstance(await anext(events), Started)
+        await until(lambda: bool(engine.held))
+        closing = asyncio.create_task(events.aclose())
+        await until(lambda: bool(engine.closing and engine.held))
+        assert served.gate.running == 1
+        engine.release()
+        await closing
+        assert served.gate.running == 0
+        assert count(served, "cancelled") == 1
+
+    run(story)
+
+
+def test_a_slow_reader_holds_no_slot() -> None:
+    async def story() -> None:
+        served = service(ScriptedEngine())
+        async with aclosing(served.stream(request("hi"))) as events:
+            await anext(events)
+            await served.gate.idle()
+            rest = [event async for event in events]
+        assert isinstance(rest[-1], Done)
+
+    run(story)
+
+
+@pytest.mark.parametrize("state", [Loading("load", 0.5), Failed("no file")])
+def test_not_ready_is_said_at_once(state: Loading | Failed) -> None:
+    async def story() -> None:
+        with pytest.raises(NotReady):
+            await all_of(service(ScriptedEngine(state=state)), request("hi"))
+
+    run(story)
+
+
+def test_drain_lets_finish_what_fits_and_cuts_the_rest() -> None:
+    async def story() -> None:
+        engine = ScriptedEngine()
+        served = service(engine)
+        work = asyncio.create_task(all_of(served, request("[hold:2]")))
+        await until(lambda: bool(engine.held))
+        assert await served.drain(0.05) == 1
+        with pytest.raises(Draining):
+            await work
+        with pytest.raises(Draining):
+            await all_of(served, request("hi"))
+        await served.stop()
+        assert engine.stopped
+
+    run(story)
+
+
+def test_drain_waits_for_running_answers() -> None:
+    async def story() -> None:
+        engine = ScriptedEngine()
+        served = service(engine)
+        work = asyncio.create_task(all_of(served, request("[hold:2]")))
+        await until(lambda: bool(engine.held))
+        drained = asyncio.create_task(served.drain(30))
+        await until(lambda: served.draining)
+        engine.release()
+        assert await drained == 0
+        assert isinstance((await work)[-1], Done)
+
+    run(story)
