@@ -1,0 +1,171 @@
+"""Bodies that can not be used, and routes that are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.api.body import MAX_BYTES, parse
+from sidecar.errors import BadRequest
+from tests.fakes.live import Live
+
+JSON = {"content-type": "application/json"}
+HELLO = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"  ",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{'prompt': 'hi'}",
+        b'{"prompt": "hi",}',
+        b'{"prompt": "hi"} {}',
+        b'{"prompt": "hi", "prompt": "ho"}',
+        b'{"x": {"a": 1, "a": 2}}',
+        b'{"temperature": NaN}',
+        b'{"temperature": -Infinity}',
+        b'{"temperature": 1e999}',
+        b'{"prompt": "\\ud800"}',
+        b'{"\\udfff": 1}',
+        b'{"prompt": "a\x00b"}',
+        b'\xef\xbb\xbf{"prompt": "hi"}',
+        b'{"prompt": "\xe9"}',
+        '{"prompt": "hi"}'.encode("utf-16"),
+        b'{"x": ' + b"[" * 65 + b"]" * 65 + b"}",
+        b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b"{" + b",".join(b'"%d":1' % i for i in range(300)) + b"}",
+    ],
+    ids=lambda raw: raw[:24].decode("latin-1"),
+)
+def test_is_400(http: httpx.Client, raw: bytes) -> None:
+    answer = http.post("/generate", content=raw, headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert len(answer.content) < 1000
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_object_or_a_bad_request(raw: bytes) -> None:
+    try:
+        assert parse(raw) == json.loads(raw)
+    except BadRequest as error:
+        assert len(error.message) < 300
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), values, max_size=5))
+def test_every_ordinary_object_is_read(value: dict[str, object]) -> None:
+    try:
+        raw = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # an infinity, or a lone surrogate
+        return
+    assert parse(raw) == value
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {"content-type": "application/json; charset=latin-1"},
+        {"content-type": "multipart/form-data; boundary=x"},
+        {**JSON, "content-encoding": "gzip"},
+    ],
+)
+def test_is_415_with_a_command_that_works(live: Live, http: httpx.Client, headers: dict[str, str]) -> None:
+    answer = http.post("/generate", content=b'{"prompt": "hi"}', headers=headers)
+    assert answer.status_code == 415
+    assert f"curl -s -X POST {live.url}/generate" in answer.json()["error"]["message"]
+
+
+def test_charset_and_case_do_not_matter(http: httpx.Client) -> None:
+    headers = {"content-type": 'APPLICATION/JSON; Charset="UTF-8"', "content-encoding": "identity"}
+    assert http.post("/generate", content=b'{"prompt": "hi"}', headers=headers).status_code == 200
+
+
+def test_too_large(http: httpx.Client) -> None:
+    body = json.dumps({"prompt": "a" * MAX_BYTES}).encode()
+    declared = http.post("/generate", content=body, headers=JSON)
+    chunked = http.post("/generate", content=iter([body]), headers=JSON)
+    assert (declared.status_code, chunked.status_code) == (413, 413)
+    assert declared.json()["error"]["code"] == "request_too_large"
+    assert http.get("/health").status_code == 200
+
+
+def test_far_too_large_is_refused_unread(live: Live) -> None:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=5) as client:
+        client.sendall(
+            b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"expect: 100-continue\r\ncontent-length: 10737418240\r\n\r\n"
+        )
+        assert client.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nope", 404),
+        ("GET", "//v1/models", 404),
+        ("GET", "/V1/Models", 404),
+        ("GET", "/v1/models/..%2f..%2fetc%2fpasswd", 404),
+        ("GET", "/generate", 405),
+        ("PUT", "/v1/chat/completions", 405),
+        ("POST", "/health", 405),
+        ("BREW", "/generate/", 405),
+    ],
+)
+def test_no_such_route(http: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = http.request(method, path)
+    error = answer.json()["error"]
+    assert answer.status_code == status
+    assert "location" not in answer.headers
+    assert status != 405 or answer.headers["allow"]
+    assert path.startswith("/v1/models") or "curl" in error["message"]
+
+
+def test_ignored_fields_are_named(http: httpx.Client) -> None:
+    extra = {f"x{i}": 1 for i in range(20)} | {"bad\r\nname: é": 1}
+    answer = http.post("/v1/chat/completions", json=HELLO | {"bad\r\n é": 1} | extra)
+    names = answer.headers["x-ignored-params"].split(", ")
+    assert answer.status_code == 200
+    assert (len(names), names[:2]) == (16, ["bad____", "x0"])
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["grammar", "guided_json", "chat_template", "n_discard", "lora", "api_base", "functions"],
+)
+def test_dangerous_extensions_are_refused(http: httpx.Client, field: str) -> None:
+    answer = http.post("/v1/chat/completions", json=HELLO | {field: "x"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "unsupported_parameter"
+    assert answer.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+    ("given_id", "kept"),
+    [("abc-1.2:3_4", True), ("a" * 128, True), ("a" * 129, False), ("a b", False), ("", False)],
+)
+def test_request_ids(http: httpx.Client, given_id: str, kept: bool) -> None:
+    answer = http.get("/health", headers={"x-request-id": given_id})
+    returned = answer.headers["x-request-id"]
+    assert (returned == given_id) is kept
+    assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", returned)

@@ -1,0 +1,67 @@
+"""Names, and series that are absent rather than zero."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from sidecar.gpu import GpuReading, GpuUnreadable, GpuWatch, look
+from sidecar.metrics import Metrics
+
+CARD = GpuReading(0, "a card", "GPU-1", 5 * 1024**3, 8 * 1024**3, 61.0)
+
+
+def test_the_five_names() -> None:
+    gpu = GpuWatch()
+    gpu.latest = (CARD,)
+    metrics = Metrics(CollectorRegistry(), gpu)
+    metrics.watch_running(lambda: 3)
+    metrics.answered("success", 1.5)
+    text = metrics.text().decode()
+    assert 'inference_requests_total{status="success"} 1.0' in text
+    assert "inference_duration_seconds_count 1.0" in text
+    assert "active_requests 3.0" in text
+    assert 'gpu_memory_used_bytes{gpu="0"} 5.36870912e+09' in text
+    assert 'gpu_temperature_celsius{gpu="0"} 61.0' in text
+
+
+@pytest.mark.parametrize("latest", [GpuUnreadable("no driver"), ()])
+def test_no_card_no_series(latest: GpuUnreadable | tuple[()]) -> None:
+    gpu = GpuWatch()
+    gpu.latest = latest
+    assert "gpu_" not in Metrics(CollectorRegistry(), gpu).text().decode()
+
+
+def test_outcomes_are_a_closed_list() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for outcome in ("queue_full", "made up\n", "cancelled"):
+        metrics.answered(outcome, 0.0)
+    text = metrics.text().decode()
+    assert 'status="queue_full"' in text
+    assert 'status="internal_error"' in text
+    assert "made up" not in text
+
+
+def test_two_services_in_one_process() -> None:
+    first, second = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+    first.answered("success", 1.0)
+    assert 'status="success"' not in second.text().decode()
+
+
+def test_looking_never_raises() -> None:
+    assert isinstance(look(), tuple | GpuUnreadable)
+
+
+def test_the_watch_keeps_the_last_look() -> None:
+    async def story() -> None:
+        watch = GpuWatch(interval_s=0.001)
+        task = asyncio.create_task(watch.run())
+        async with asyncio.timeout(5):
+            while watch.latest == GpuUnreadable("not read yet"):
+                await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(story())

@@ -1,0 +1,168 @@
+"""Every way to set something, and every way to get it wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import ConfigError
+from sidecar.profiles import Overrides
+from sidecar.settings import Settings, env_template, load, readme_table
+from sidecar.settings_table import TABLE, size_mib
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_nothing_is_all_defaults() -> None:
+    assert load([], {}) == Settings()
+
+
+def test_every_field_has_one_row() -> None:
+    assert [row.field for row in TABLE] == list(Settings.__dataclass_fields__)
+    names = [name for row in TABLE for name in row.names]
+    assert len(names) == len(set(names))
+    assert all(row.text.endswith(".") and row.accepts for row in TABLE)
+
+
+def test_the_second_seeds_command_line() -> None:
+    argv = ["--model_path", "/m", "--port", "8080", "--host", "0.0.0.0", "--load_in_4bit"]
+    found = load(argv, {})
+    assert (found.model_path, found.port, found.host) == (Path("/m"), 8080, "0.0.0.0")
+    assert found.overrides() == Overrides(model_path=Path("/m"), quantization="4bit")
+
+
+@pytest.mark.parametrize("flag", ["--model_path", "--model-path"])
+def test_both_spellings(flag: str) -> None:
+    assert load([flag, "/m"], {}).model_path == Path("/m")
+    assert load([f"{flag}=/m"], {}).model_path == Path("/m")
+
+
+def test_the_flag_wins_over_the_environment() -> None:
+    assert load(["--port", "1"], {"PORT": "2"}).port == 1
+    assert load([], {"PORT": "2"}).port == 2
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_blank_is_not_set(blank: str) -> None:
+    assert load([], {"PORT": blank, "CONTEXT_SIZE": blank, "N_CTX": "4096"}).context == 4096
+
+
+@pytest.mark.parametrize("name", ["CONTEXT_SIZE", "N_CTX", "LLAMACPP_CTX_SIZE_OVERRIDE"])
+def test_other_names(name: str) -> None:
+    assert load([], {name: "4096"}).context == 4096
+
+
+def test_hermes_ctx_is_for_hermes() -> None:
+    environ = {"HERMES_CTX": "6144", "CONTEXT_SIZE": "4096"}
+    assert load([], {"HERMES_CTX": "6144"}).context is None
+    assert load([], environ).context == 4096
+    assert load(["--profile", "hermes-3-8b-gptq"], {"HERMES_CTX": "6144"}).context == 6144
+    with pytest.raises(ConfigError, match=r"CONTEXT_SIZE='4096' and HERMES_CTX='6144'"):
+        load(["--profile", "hermes-3-8b-gptq"], environ)
+
+
+def test_two_names_with_the_same_value_are_fine() -> None:
+    assert load([], {"N_CTX": "4096", "CONTEXT_SIZE": "4096"}).context == 4096
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "80a"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "٣"),
+        ("CONTEXT_SIZE", "6k"),
+        ("CONTEXT_SIZE", "0"),
+        ("VRAM_BUDGET", "10752"),
+        ("VRAM_BUDGET", "10.5"),
+        ("VRAM_BUDGET", "-1GiB"),
+        ("MEMORY_BUDGET", "0MiB"),
+        ("DEVICE", "gpu"),
+        ("DEVICE", "cuda:"),
+        ("LOG_PROMPTS", "maybe"),
+        ("LOG_FORMAT", "xml"),
+        ("QUEUE_TIMEOUT", "1h"),
+        ("DRAIN_SECONDS", "nan"),
+        ("MODEL_ID", "../../etc"),
+        ("MODEL_ID", "http://x/y"),
+        ("ALLOWED_HOSTS", "a b"),
+        ("HOST", "a b"),
+        ("LLM_PROFILE_NAME", "../x"),
+        ("MAX_QUEUE", "1.5"),
+    ],
+)
+def test_a_bad_value_names_variable_value_and_what_is_accepted(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load([], {name: value})
+    message = refused.value.message
+    row = next(row for row in TABLE if name in row.names)
+    assert message.startswith(f"{name}={value!r} ")
+    assert row.accepts in message
+    assert "\n" not in message
+    assert refused.value.exit_code == 78
+
+
+def test_a_bad_key_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load([], {"API_KEY": "my secret"})
+    assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--port", "x"], "--port: 'x' can not be used; accepted: a number"),
+        (["--port"], "expected one argument"),
+        (["--prot", "1"], "unrecognized arguments: --prot"),
+        (["extra"], "unrecognized arguments: extra"),
+        (["--vram_budget", "10"], "accepted: a size with its unit"),
+    ],
+)
+def test_misuse_of_the_command_line_is_64_and_one_line(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        load(argv, {})
+    printed = capsys.readouterr().err
+    assert left.value.code == 64
+    assert said in printed
+    assert printed.count("\n") == 1
+
+
+def test_eight_and_four_bits_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude"):
+        load(["--load_in_8bit"], {"LOAD_IN_4BIT": "1"})
+    assert load(["--load_in_8bit"], {"LOAD_IN_4BIT": "0"}).load_in_8bit
+
+
+@pytest.mark.parametrize("text", ["10.5GiB", "10.5GB", "10752MiB", "10752 MB", "10.5gib"])
+def test_sizes(text: str) -> None:
+    assert size_mib(text) == 10752
+
+
+def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        load(["--help"], {})
+    printed = capsys.readouterr().out
+    assert left.value.code == 0
+    assert all(f"--{row.flag}" in printed for row in TABLE if row.flag)
+    assert "[PORT]" in printed
+
+
+def test_the_template_is_the_table() -> None:
+    assert (ROOT / ".env.template").read_text() == env_template()
+
+
+def test_the_template_uncommented_is_accepted() -> None:
+    lines = [line.removeprefix("# ") for line in env_template().splitlines()]
+    pairs = [line.split("=", 1) for line in lines if line.split("=")[0].isupper() and "=" in line]
+    found = load([], {name: value for name, value in pairs if name != "LLM_PROFILES_CONFIG_PATH"})
+    assert {name for name, _ in pairs} == {row.names[0] for row in TABLE} | {"HF_TOKEN"}
+    assert found == Settings()
+
+
+def test_the_readme_has_every_name() -> None:
+    table = readme_table()
+    assert all(f"`{name}`" in table for row in TABLE for name in row.names)
