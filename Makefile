@@ -1,0 +1,56 @@
+# The two commands are `make serve` and `make test`; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+
+# What pip is told in every case: exactly the locked files, no questions, no upgrade notice.
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check format bench gpu-test lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/runtime.installed  ## set up .venv with the locked dependencies
+
+serve: $(VENV)/runtime.installed  ## serve the embedded model (or LLM_PROFILE_NAME, MODEL_PATH ...)
+	@$(PY) tools/foreground.py $(PY) server.py
+
+test: $(VENV)/dev.installed  ## everything the tests need, then the tests
+	@$(PY) -m pytest
+
+check: $(VENV)/dev.installed  ## formatting, lint, types, import contracts
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/dev.installed  ## let ruff write what `check` wants
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+bench: $(VENV)/dev.installed  ## measure, write docs/benchmarks.json and the tables made from it
+	@$(PY) -m bench
+
+gpu-test: $(VENV)/dev.installed  ## the engine's tests and the benchmark on an NVIDIA card
+	@$(PY) -m bench.gpu
+
+lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/runtime.in -o requirements/runtime.txt
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/dev.in -o requirements/dev.txt
+
+clean:  ## remove .venv and what was built
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/runtime.installed: requirements/runtime.txt
+	@$(PYTHON) tools/preflight.py
+	@echo "Installing into $(VENV): about 3 GB to download, 6 GB on disk, some minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/dev.installed: requirements/dev.txt $(VENV)/runtime.installed
+	@$(PIP) -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,37 @@
+"""The engines, and the one place that knows which profile gets which."""
+
+from __future__ import annotations
+
+from sidecar.engines.worker import WorkerEngine
+from sidecar.errors import ConfigError
+from sidecar.generation import Engine
+from sidecar.profiles import Profile
+from sidecar.settings import Settings
+from sidecar.worker.messages import WorkerConfig
+
+
+def open_engine(profile: Profile, settings: Settings) -> Engine:
+    """The engine for the profile, not yet started. Raises ConfigError for a backend unknown here."""
+    if profile.backend != "transformers" or profile.transformers is None:
+        raise ConfigError(f"profile {profile.name}: no engine for backend {profile.backend!r}")
+    return WorkerEngine(worker_config(profile, settings))
+
+
+def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:
+    """What the worker must know, from the profile and what stands over it."""
+    block = profile.transformers
+    assert block is not None
+    return WorkerConfig(
+        sources=tuple(block.sources),
+        context=profile.context,
+        slots=profile.gpu.max_concurrent_requests,
+        batch_tokens=profile.gpu.max_batch_tokens,
+        kv_tokens=block.kv_tokens,
+        default_max_tokens=block.default_max_tokens,
+        quantization=block.quantization,
+        device=settings.device,
+        threads=settings.threads,
+        vram_budget_mib=settings.vram_budget_mib,
+        memory_budget_mib=settings.memory_budget_mib,
+        page_tokens=block.page_tokens,
+    )

@@ -1,0 +1,336 @@
+"""The transformers engine, seen from the API process: a client of `sidecar.worker`.
+
+One task owns the worker's life: start, load, serve, and after a death wait and start again. Each
+life is a `Boot`; a request belongs to the boot that began it and gets a typed error when that one
+ends. Requests that only wait (priced, not begun) do not notice a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from sidecar import errors
+from sidecar.engines.child import Child, restart_delay_s
+from sidecar.errors import EngineCrashed, EngineStalled, NotReady, SidecarError
+from sidecar.generation import (
+    Delta,
+    Done,
+    EngineState,
+    EngineStats,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    Loading,
+    Price,
+    Ready,
+    Started,
+)
+from sidecar.worker import messages
+from sidecar.worker.messages import (
+    Beat,
+    Begin,
+    Cancel,
+    FromWorker,
+    Load,
+    Loaded,
+    Output,
+    Priced,
+    Progress,
+    Refused,
+    Released,
+    Step,
+    ToWorker,
+    WorkerConfig,
+)
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "sidecar.worker")
+STOP_GRACE_S = 5.0
+# The worker beats once a second between steps; no step of a working engine takes this long.
+STALL_S = 60.0
+# A cancelled request is let go of at the end of the step that is under way.
+RELEASE_S = 30.0
+
+Item = Priced | Output | Released | SidecarError
+
+
+class Boot:
+    """One life of the worker: its process, its socket, and the requests that it knows."""
+
+    def __init__(self, child: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.child = child
+        self._reader = reader
+        self._writer = writer
+        self._requests: dict[str, asyncio.Queue[Item]] = {}
+        self.heard_at = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is owed to anybody."""
+        return bool(self._requests)
+
+    def send(self, message: ToWorker) -> None:
+        """Queue one frame; a closed socket is noticed by the reader."""
+        self._writer.write(messages.frame(message))
+
+    def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
+        """Make the request known and have it prepared; what is said of it comes in the queue."""
+        inbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._requests[request.id] = inbox
+        self.send(messages.prepare(request))
+        return inbox
+
+    def knows(self, id: str) -> bool:
+        """Whether the worker still holds something of the request."""
+        return id in self._requests
+
+    async def frames(self) -> AsyncIterator[FromWorker]:
+        """What the worker says, until it closes the socket."""
+        cut = messages.Frames()
+        with contextlib.suppress(ConnectionError):
+            while data := await self._reader.read(1 << 16):
+                self.heard_at = time.monotonic()
+                for body in cut.feed(data):
+                    yield messages.decode_from_worker(body)
+
+    def deliver(self, message: Priced | Step | Released) -> None:
+        """Hand each part to the request that it is about; the unknown has been given up before."""
+        if isinstance(message, Step):
+            for output in message.outputs:
+                if (inbox := self._requests.get(output.id)) is not None:
+                    inbox.put_nowait(output)
+        elif isinstance(message, Released):
+            if (inbox := self._requests.pop(message.id, None)) is not None:
+                inbox.put_nowait(message)
+        elif (inbox := self._requests.get(message.id)) is not None:
+            inbox.put_nowait(message)
+
+    def fail(self, error: SidecarError) -> None:
+        """Nothing more will come: tell everybody."""
+        self._writer.close()
+        for inbox in self._requests.values():
+            inbox.put_nowait(error)
+        self._requests.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A request that a worker knows: whose, what it says of it, and what the request takes."""
+
+    boot: Boot
+    inbox: asyncio.Queue[Item]
+    price: Price
+
+
+class WorkerEngine:
+    """An `Engine` (see `sidecar.generation`). `command` is replaced by tests with a fake worker."""
+
+    def __init__(self, config: WorkerConfig, command: Sequence[str] = COMMAND) -> None:
+        self._config = config
+        self._command = tuple(command)
+        self._state: EngineState = Loading("start")
+        self._stats = EngineStats()
+        self._boot: Boot | None = None
+        self._opened: dict[str, Opened] = {}
+        self._owner: asyncio.Task[None] | None = None
+        self._deaths_at: list[float] = []
+        self._death_cause: SidecarError | None = None
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process id of the present worker."""
+        return None if self._boot is None else self._boot.child.pid
+
+    async def start(self) -> None:
+        """Begin loading; returns at once."""
+        self._owner = asyncio.create_task(self._supervise(), name="worker-owner")
+
+    async def stop(self) -> None:
+        """End the worker and wait until it is gone."""
+        if self._owner is not None:
+            self._owner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._owner
+            self._owner = None
+
+    def state(self) -> EngineState:
+        """From memory."""
+        return self._state
+
+    def stats(self) -> EngineStats:
+        """From memory: the last beat."""
+        return self._stats
+
+    async def price(self, request: GenerationRequest) -> Price:
+        """Have it tokenised; what was prepared waits for `stream`, or for `forget`."""
+        return (await self._prepare(request)).price
+
+    def forget(self, request: GenerationRequest) -> None:
+        """Give up a request that was priced and will not be streamed."""
+        opened = self._opened.pop(request.id, None)
+        if opened is not None:
+            _cancel(opened.boot, request)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event]:
+        """See `Engine.stream`."""
+        opened = self._opened.get(request.id)
+        if opened is None or opened.boot is not self._boot:  # restarted while it waited
+            opened = await self._prepare(request)
+        boot, inbox = opened.boot, opened.inbox
+        boot.send(Begin(request.id))
+        try:
+            yield Started(opened.price.prompt_tokens)
+            while True:
+                item = await inbox.get()
+                if isinstance(item, Output):
+                    for event in _events(item):
+                        yield event
+                elif isinstance(item, Released) and item.code is None and item.usage is not None:
+                    yield Done(item.usage)
+                    return
+                else:
+                    raise _as_error(item)
+        finally:
+            self._opened.pop(request.id, None)
+            if _cancel(boot, request):
+                await _released(inbox)
+
+    async def _prepare(self, request: GenerationRequest) -> Opened:
+        boot = self._ready_boot()
+        inbox = boot.open(request)
+        try:
+            item = await inbox.get()
+        except asyncio.CancelledError:
+            _cancel(boot, request)
+            raise
+        if not isinstance(item, Priced):
+            raise _as_error(item)
+        opened = self._opened[request.id] = Opened(boot, inbox, item.price)
+        return opened
+
+    def _ready_boot(self) -> Boot:
+        if isinstance(self._state, Ready) and self._boot is not None:
+            return self._boot
+        if isinstance(self._state, Failed):
+            raise NotReady(f"The model can not be served: {self._state.reason}")
+        raise NotReady("The model is not ready yet; try again in a few seconds.", retry_after_s=5)
+
+    # The worker's life: one task, the only writer of `_state` and `_boot`.
+
+    async def _supervise(self) -> None:
+        while True:
+            code = await self._live()
+            if isinstance(self._state, Failed):
+                return
+            self._deaths_at.append(time.monotonic())
+            delay = restart_delay_s(self._deaths_at, time.monotonic())
+            if delay is None:
+                self._state = Failed(
+                    f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
+                    f"{code}; see the log and restart the service"
+                )
+                return
+            log.error("the worker ended with exit code %s; starting again in %g s", code, delay)
+            self._state = Loading("restart", None, f"after exit code {code}")
+            await asyncio.sleep(delay)
+
+    async def _live(self) -> int:
+        """From start to death of one worker; its exit code."""
+        boot = self._boot = await self._spawn()
+        self._death_cause = None
+        stall = asyncio.create_task(self._watch_stall(boot), name="worker-stall")
+        try:
+            boot.send(Load(self._config))
+            async for message in boot.frames():
+                self._heard(boot, message)
+            boot.fail(self._death_cause or EngineCrashed("The engine died while it worked on this request."))
+            if not isinstance(self._state, Failed):
+                self._state = Loading("restart")
+            code = await boot.child.stop(STOP_GRACE_S)
+            if not isinstance(self._state, Failed) and (tail := boot.child.tail()):
+                log.error("the worker's last words:\n%s", tail)
+            return code
+        finally:
+            stall.cancel()
+            boot.fail(EngineCrashed("The engine was stopped."))
+            with anyio.CancelScope(shield=True):
+                await boot.child.stop(STOP_GRACE_S)
+
+    async def _spawn(self) -> Boot:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = await Child.start((*self._command, "--fd", str(theirs.fileno())), pass_fds=[theirs.fileno()])
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        return Boot(child, reader, writer)
+
+    def _heard(self, boot: Boot, message: FromWorker) -> None:
+        match message:
+            case Progress(phase=phase, fraction=fraction, detail=detail):
+                self._state = Loading(phase, fraction, detail)
+            case Loaded(device=device, capacity=capacity, about=about, stats=stats):
+                self._stats = stats
+                self._state = Ready(device, capacity, about)
+            case Refused(code=code, message=reason):
+                kind = errors.tree().get(code)
+                exit_code = kind.exit_code if kind and issubclass(kind, errors.StartError) else 70
+                self._state = Failed(reason, exit_code)
+            case Beat(stats=stats):
+                self._stats = stats
+            case Priced() | Step() | Released():
+                boot.deliver(message)
+
+    async def _watch_stall(self, boot: Boot) -> None:
+        """A worker that says nothing while it owes an answer is killed; its death does the rest."""
+        while True:
+            await asyncio.sleep(STALL_S / 10)
+            silent_s = time.monotonic() - boot.heard_at
+            if boot.busy and isinstance(self._state, Ready) and silent_s > STALL_S:
+                log.error("the worker said nothing for %d s; killing it", silent_s)
+                self._death_cause = EngineStalled(
+                    f"The engine did not answer for {STALL_S:.0f} s and is being restarted."
+                )
+                boot.child.kill()
+                return
+
+
+def _events(output: Output) -> list[Event]:
+    events: list[Event] = []
+    if output.text or output.logprobs:
+        events.append(Delta(output.choice, output.text, output.tokens, output.logprobs))
+    if output.finish is not None:
+        events.append(Finished(output.choice, output.finish))
+    return events
+
+
+def _as_error(item: Item) -> SidecarError:
+    if isinstance(item, SidecarError):
+        return item
+    if isinstance(item, Released) and item.code is not None:
+        return errors.revive(item.code, item.message, item.param)
+    return EngineCrashed(f"The worker broke its protocol with {type(item).__name__}.")
+
+
+def _cancel(boot: Boot, request: GenerationRequest) -> bool:
+    """Whether the worker still held something of the request and was told to let go."""
+    held = boot.knows(request.id)
+    if held:
+        boot.send(Cancel(request.id))
+    return held
+
+
+async def _released(inbox: asyncio.Queue[Item]) -> None:
+    """Wait for the last word on a cancelled request, even while being cancelled oneself."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_S):
+        while not isinstance(await inbox.get(), Released | SidecarError):
+            pass

@@ -1,0 +1,230 @@
+"""Every way in which this service says no, as one tree.
+
+    SidecarError
+    ├─ RequestError          the caller can fix it
+    │  ├─ BadRequest            a value that can not be used
+    │  ├─ Unsupported           a known field that this engine does not offer
+    │  ├─ ContextOverflow       prompt and answer do not fit the context
+    │  └─ UnknownModel          a model that is not served here
+    ├─ Unavailable           the same request may succeed later
+    │  ├─ NotReady              the engine is loading, restarting or has failed
+    │  ├─ QueueFull             as many wait as may wait
+    │  ├─ QueueTimeout          waited as long as one may wait
+    │  └─ Draining              the service is stopping
+    ├─ Cut                   ended from outside
+    │  ├─ DeadlineExceeded      the request's own time is over
+    │  └─ ClientGone            nobody is listening any more
+    ├─ EngineError           our side failed
+    │  ├─ OutOfMemory           this one request did not fit after all
+    │  ├─ EngineCrashed         the engine's process died under it
+    │  ├─ EngineStalled         the engine's process stopped answering
+    │  └─ EngineFault           a step of the engine raised
+    └─ StartError            the operator can fix it; only at start
+       ├─ ConfigError           a setting or a profile
+       ├─ WeightsMissing        no file, and nowhere to fetch it from
+       ├─ WeightsDamaged        a file that is not what it should be
+       └─ PortInUse             somebody else listens there
+
+This module knows nothing of HTTP: `sidecar.api.errors` gives each class its status, in one
+table that a test holds complete. `StartError`s carry the exit code of the process instead
+(sysexits.h, as systemd and Docker users know them).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """A named failure.
+
+    `code` is stable and meant for programs; `message` is meant for people and says what was
+    wrong, which value, what is accepted and what to do. `param` names the request's field,
+    `retry_after_s` is a hint where waiting helps.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(SidecarError):
+    """The caller can fix it."""
+
+    code = "invalid_request"
+
+
+class BadRequest(RequestError):
+    """A value that can not be used."""
+
+    code = "invalid_value"
+
+
+class Unsupported(RequestError):
+    """A field that is known, and refused rather than silently ignored."""
+
+    code = "unsupported_parameter"
+
+
+class ContextOverflow(RequestError):
+    """Prompt and answer together do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+    @classmethod
+    def of(cls, prompt_tokens: int, max_tokens: int, context: int) -> ContextOverflow:
+        """The wording that OpenAI's clients recognise, with the three numbers."""
+        asked = prompt_tokens + max_tokens
+        return cls(
+            f"This model's maximum context length is {context} tokens. However, you requested "
+            f"{asked} tokens ({prompt_tokens} in the prompt, {max_tokens} in the completion). "
+            "Please reduce the length of the prompt or of the completion.",
+            param="max_tokens" if prompt_tokens < context else "prompt",
+        )
+
+
+class UnknownModel(RequestError):
+    """A model that is not served here."""
+
+    code = "model_not_found"
+
+
+class Unavailable(SidecarError):
+    """The same request may succeed later."""
+
+    code = "unavailable"
+
+
+class NotReady(Unavailable):
+    """The engine is loading, restarting or has failed."""
+
+    code = "model_not_ready"
+
+
+class QueueFull(Unavailable):
+    """As many requests wait as may wait."""
+
+    code = "queue_full"
+
+
+class QueueTimeout(Unavailable):
+    """The request waited for its turn as long as it may."""
+
+    code = "queue_timeout"
+
+
+class Draining(Unavailable):
+    """The service is stopping and takes no new work."""
+
+    code = "draining"
+
+
+class Cut(SidecarError):
+    """Ended from outside."""
+
+    code = "cut"
+
+
+class DeadlineExceeded(Cut):
+    """The request's own time is over."""
+
+    code = "timeout"
+
+    @classmethod
+    def of(cls, deadline_s: float) -> DeadlineExceeded:
+        """Names the limit that was hit and how to move it."""
+        return cls(
+            f"The request did not finish within its {deadline_s:g} s. "
+            "Ask for fewer tokens or raise `timeout` (300 s at most).",
+            param="timeout",
+        )
+
+
+class ClientGone(Cut):
+    """The client closed the connection."""
+
+    code = "client_gone"
+
+
+class EngineError(SidecarError):
+    """Our side failed."""
+
+    code = "engine_error"
+
+
+class OutOfMemory(EngineError):
+    """This one request did not fit into memory after all."""
+
+    code = "out_of_memory"
+
+
+class EngineCrashed(EngineError):
+    """The engine's process died while it worked on the request."""
+
+    code = "engine_crashed"
+
+
+class EngineStalled(EngineError):
+    """The engine's process lives but stopped answering."""
+
+    code = "engine_stalled"
+
+
+class EngineFault(EngineError):
+    """A step of the engine raised; the engine itself goes on."""
+
+    code = "engine_fault"
+
+
+class StartError(SidecarError):
+    """The operator can fix it. `exit_code` follows sysexits.h."""
+
+    code = "start_failed"
+    exit_code: ClassVar[int] = 70
+
+
+class ConfigError(StartError):
+    """A setting or a profile that can not be used."""
+
+    code = "bad_config"
+    exit_code = 78
+
+
+class WeightsMissing(StartError):
+    """No model file here, and no place named to fetch it from."""
+
+    code = "weights_missing"
+    exit_code = 66
+
+
+class WeightsDamaged(StartError):
+    """A model file that is not what its profile or its own header says."""
+
+    code = "weights_damaged"
+    exit_code = 65
+
+
+class PortInUse(StartError):
+    """Somebody else listens on the address."""
+
+    code = "port_in_use"
+    exit_code = 71
+
+
+def tree(root: type[SidecarError] = SidecarError) -> dict[str, type[SidecarError]]:
+    """Every class below `root`, itself included, by its `code`."""
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= tree(child)
+    return found
+
+
+def revive(code: str, message: str, param: str | None = None) -> SidecarError:
+    """The error that another process named by `code`; an unknown code is an EngineFault."""
+    return tree().get(code, EngineFault)(message, param=param)

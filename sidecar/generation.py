@@ -1,0 +1,221 @@
+"""The vocabulary: what a request is, and what an engine answers.
+
+Values only: frozen, no I/O, the standard library alone. Both dialects of the API write these,
+both engines read them, and an answer comes back as one stream of events:
+
+    Started                 the engine took the request; nothing has been computed for the client
+    Delta ...               text of one choice, never cutting a character
+    Finished                one for each choice
+    Done                    the token counts; the last event
+
+An error before `Started` is an answer of its own; after it, it ends the stream in place of `Done`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `content` is plain text: control tokens in it stay text."""
+
+    role: Role
+    content: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is chosen. The defaults are neutral: the model's own distribution.
+
+    The order is fixed: logit bias, penalties, temperature, top-k, top-p, min-p.
+    `temperature` 0 is greedy. `top_k` 0 is off. `seed` None draws a fresh one for each request.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One request, whatever dialect it came in.
+
+    `prompt` is raw text, token ids, or a conversation that the chat template renders.
+    `max_tokens` counts new tokens for each choice; None is the profile's default, cut to what
+    the context leaves. `logprobs` None is off, otherwise the number of alternatives (0..20).
+    `deadline_s` counts from the arrival, waiting included.
+    """
+
+    id: str
+    prompt: str | tuple[int, ...] | tuple[Message, ...]
+    max_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    deadline_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a request takes, known before it waits: the gate reserves `pages`."""
+
+    prompt_tokens: int
+    max_tokens: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the engine has in all: `slots` requests at once over `pages` of KV memory."""
+
+    slots: int
+    pages: int
+    page_tokens: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One sampled token: its text, its bytes, its log probability, the likeliest alternatives."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top: tuple[tuple[str, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `cached_tokens` of the prompt came from a shared prefix."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine took the request."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of one choice. `tokens` is how many tokens it stands for, kept-back text aside."""
+
+    choice: int
+    text: str
+    tokens: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One choice is complete."""
+
+    choice: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All choices are complete."""
+
+    usage: Usage
+
+
+Event = Started | Delta | Finished | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Not ready yet: `phase` is download, load, warmup or restart; `progress` 0..1 where known."""
+
+    phase: str
+    progress: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Serving. `about` holds what was chosen and why, for people (dtype, kernel, threads ...)."""
+
+    device: str
+    capacity: Capacity
+    about: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Given up; `reason` says what to do.
+
+    `exit_code` is set where only the operator can help: a start with it is not worth keeping up.
+    """
+
+    reason: str
+    exit_code: int | None = None
+
+
+EngineState = Loading | Ready | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine last said of itself; bytes are the device's, 0 where there is none."""
+
+    running: int = 0
+    pages_used: int = 0
+    pages_cached: int = 0
+    memory_allocated_bytes: int = 0
+    memory_reserved_bytes: int = 0
+    resident_bytes: int = 0
+    cuda_available: bool = False
+    cuda_device_count: int = 0
+    device_name: str = ""
+
+
+class Engine(Protocol):
+    """Anything that answers requests. `sidecar.service` knows engines by this alone."""
+
+    async def start(self) -> None:
+        """Begin loading; returns at once. `state()` tells how far it is."""
+
+    async def stop(self) -> None:
+        """End the engine and give all its memory back. Safe to call twice."""
+
+    def state(self) -> EngineState:
+        """From memory; never waits."""
+
+    def stats(self) -> EngineStats:
+        """From memory; never waits."""
+
+    async def price(self, request: GenerationRequest) -> Price:
+        """Tokenise and say what the request takes.
+
+        Raises RequestError when it can never be served, NotReady when the engine is not up.
+        """
+
+    def forget(self, request: GenerationRequest) -> None:
+        """Give up a request that was priced and will not be streamed. Safe in any state."""
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        """Yield one Started, then Deltas, one Finished for each choice, then Done.
+
+        `price` was called before with the same request. Any SidecarError may be raised. Closing
+        the iterator cancels the work and returns only when the engine has let go of it.
+        """

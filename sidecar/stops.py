@@ -1,0 +1,47 @@
+"""Stop strings: a machine that is fed text and lets through what can not be part of one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Holds text back while it may still turn into a stop string.
+
+    The concatenation of all that `feed` and `flush` return is the whole text up to the earliest
+    stop string, which is itself left out, however the text was cut into pieces. Where two stop
+    strings are complete at once, the one that begins first ends the text.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(s for s in stops if s)
+        self._held = ""
+        self.hit = False
+
+    def feed(self, text: str) -> str:
+        """Take the next piece; return what is safe to show. After a hit, always empty."""
+        if self.hit or not self._stops:
+            return "" if self.hit else text
+        self._held += text
+        begins = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if begins:
+            self.hit = True
+            shown, self._held = self._held[: min(begins)], ""
+            return shown
+        keep = self._longest_possible_start()
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """The text has ended: what was held back is text after all."""
+        shown, self._held = self._held, ""
+        return shown
+
+    def _longest_possible_start(self) -> int:
+        """Length of the longest end of the held text that begins some stop string."""
+        longest = max(len(stop) for stop in self._stops) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            tail = self._held[-length:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0

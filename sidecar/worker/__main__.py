@@ -1,0 +1,201 @@
+"""The worker process: `python -m sidecar.worker --fd N`, N being its end of a socket pair.
+
+Three threads. This one loads the model and then is the loop. One reads the socket. One renders,
+tokenises and prices, so that a long text never delays a step. The socket's end is the end of the
+process: a worker never outlives the server that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING
+
+from sidecar.errors import BadRequest, ContextOverflow, EngineFault, SidecarError, StartError
+from sidecar.generation import Capacity, Price
+from sidecar.worker import messages
+from sidecar.worker.messages import Begin, Cancel, FromWorker, Load, Loaded, Prepare, Priced, Progress, Refused, WorkerConfig
+
+if TYPE_CHECKING:  # torch and transformers take seconds: the first Progress must not wait for them
+    from sidecar.worker.loop import Loop
+    from sidecar.worker.model import Model
+
+log = logging.getLogger("sidecar.worker")
+
+EXIT_STICKY = 75
+_PR_SET_PDEATHSIG = 1
+
+
+class Connection:
+    """This end of the socket. `send` may be called from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._lock = threading.Lock()
+        self._frames = messages.Frames()
+
+    def send(self, message: FromWorker) -> None:
+        """Write one frame. The other side's end is this process's end."""
+        with self._lock:
+            try:
+                self._socket.sendall(messages.frame(message))
+            except OSError:
+                os._exit(0)
+
+    def receive(self) -> list[messages.ToWorker]:
+        """The next messages; empty when the other side is gone."""
+        while data := self._socket.recv(65536):
+            if bodies := list(self._frames.feed(data)):
+                return [messages.decode_to_worker(body) for body in bodies]
+        return []
+
+
+class Texts:
+    """The text thread: renders, tokenises and prices, in the order of arrival."""
+
+    def __init__(self, model: Model, config: WorkerConfig, loop: Loop, connection: Connection) -> None:
+        self.requests: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
+        self._model, self._config, self._loop, self._connection = model, config, loop, connection
+
+    def run(self) -> None:
+        """For ever; the thread is a daemon."""
+        while True:
+            self._prepare(self.requests.get())
+
+    def _prepare(self, prepare: Prepare) -> None:
+        from sidecar.worker.loop import Prepared
+
+        try:
+            job, price = self._priced(prepare)
+        except SidecarError as error:
+            self._loop.arrivals.put(Prepared(prepare.id, None, error))
+        except Exception as error:
+            log.error("a prompt could not be prepared", exc_info=error)
+            fault = EngineFault("The prompt could not be prepared; the details are in the log.")
+            self._loop.arrivals.put(Prepared(prepare.id, None, fault))
+        else:
+            self._loop.arrivals.put(Prepared(prepare.id, job))
+            self._connection.send(Priced(prepare.id, price))
+
+    def _priced(self, prepare: Prepare) -> tuple[object, Price]:
+        from sidecar.worker.choice import Job
+
+        ids = self._model.tokens.encode(prepare)
+        for token, _ in prepare.sampling.logit_bias:
+            if not 0 <= token < self._model.tokens.vocabulary:
+                raise BadRequest(
+                    f"logit_bias names token {token}; the vocabulary ends at "
+                    f"{self._model.tokens.vocabulary - 1}.",
+                    param="logit_bias",
+                )
+        max_tokens = self._answer_room(len(ids), prepare.max_tokens)
+        pages = prepare.n * -(-(len(ids) + max_tokens - 1) // self._model.plan.page_tokens)
+        if pages > self._model.plan.pages:
+            raise BadRequest(
+                f"{prepare.n} answers of {len(ids)} + {max_tokens} tokens take {pages} pages of KV "
+                f"memory; there are {self._model.plan.pages}. Lower n or max_tokens.",
+                param="n",
+            )
+        seed = prepare.sampling.seed
+        job = Job(prepare, ids, max_tokens, secrets.randbits(63) if seed is None else seed)
+        return job, Price(len(ids), max_tokens, pages)
+
+    def _answer_room(self, prompt_tokens: int, asked: int | None) -> int:
+        context = self._config.context
+        left = context - prompt_tokens
+        wanted = min(self._config.default_max_tokens, max(left, 1)) if asked is None else asked
+        if wanted > left:
+            raise ContextOverflow.of(prompt_tokens, wanted, context)
+        return wanted
+
+
+def main() -> int:
+    """Load, then serve until the socket closes. The exit code is for the supervisor's log."""
+    parser = argparse.ArgumentParser(prog="python -m sidecar.worker", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="this end of a socket pair")
+    _die_with_parent()
+    connection = Connection(socket.socket(fileno=parser.parse_args().fd))
+    first = connection.receive()
+    if not first or not isinstance(first[0], Load):
+        return 0
+    config = first[0].config
+    logging.basicConfig(stream=sys.stderr, level="INFO", format="%(levelname)s %(name)s %(message)s")
+    try:
+        model = _load(config, connection)
+    except StartError as error:
+        connection.send(Refused(error.code, error.message))
+        return error.exit_code
+    return _serve(model, config, connection)
+
+
+def _load(config: WorkerConfig, connection: Connection) -> Model:
+    report = lambda phase, part, text: connection.send(Progress(phase, part, text))  # noqa: E731 - a def would be three lines for one
+    report("load", None, "importing torch and transformers")
+    threads = config.threads or max((os.cpu_count() or 2) - 1, 1)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.simplefilter("ignore")  # of libraries, to developers; nobody reads them here
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    torch.set_num_threads(threads)
+    from sidecar.worker import model as model_module
+
+    model = model_module.load(config, report)
+    report("warmup", None, "")
+    return model
+
+
+def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
+    from sidecar.worker.loop import Loop, StickyError
+
+    loop = Loop(model, config.batch_tokens, connection.send)
+    texts = Texts(model, config, loop, connection)
+    threading.Thread(target=texts.run, daemon=True, name="texts").start()
+    threading.Thread(target=_read, args=(connection, loop, texts), daemon=True, name="socket").start()
+    capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, config.context)
+    connection.send(Loaded(str(model.device), capacity, model.about, loop.stats()))
+    try:
+        loop.run()
+    except StickyError as error:
+        log.error("CUDA will not recover in this process: %s", error)
+        return EXIT_STICKY
+    return 0
+
+
+def _read(connection: Connection, loop: Loop, texts: Texts) -> None:
+    """Hand each message to whom it concerns; the loop hears of a Prepare before its result."""
+    while arrived := connection.receive():
+        for message in arrived:
+            if isinstance(message, Prepare):
+                loop.arrivals.put(message)
+                texts.requests.put(message)
+            elif isinstance(message, Begin | Cancel):
+                loop.arrivals.put(message)
+    loop.arrivals.put(None)
+
+
+def _die_with_parent() -> None:
+    """Should the server be killed, the kernel kills this process too (prctl(2), Linux only).
+
+    The socket's end says the same, but a worker deep in a long kernel would hear it late.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's; it then closes the socket
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""One answer in the making: its tokens, its pages, its text, and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sidecar.generation import FinishReason, TokenLogprob
+from sidecar.worker.blocks import Table
+from sidecar.worker.messages import Output, Prepare
+from sidecar.worker.sampler import Row
+from sidecar.worker.tokens import Detokenizer, Tokens
+
+
+@dataclass(slots=True)
+class Choice:
+    """A request has `n` of these. `ids` grow; `computed` of them have keys and values in pages."""
+
+    request_id: str
+    index: int
+    ids: list[int]
+    prompt_tokens: int
+    max_tokens: int
+    row: Row
+    text: Detokenizer
+    alternatives: int | None
+    table: Table | None = None
+    computed: int = 0
+    finish: FinishReason | None = None
+    scored: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far, a final end token included."""
+        return len(self.ids) - self.prompt_tokens
+
+    def accept(self, token: int, eos: frozenset[int], scored: TokenLogprob | None) -> Output:
+        """Take one sampled token; the output says what text it made certain and whether it ends."""
+        self.ids.append(token)
+        self.row.position += 1
+        self.row.counts[token] = self.row.counts.get(token, 0) + 1
+        ended = token in eos
+        piece = "" if ended else self.text.feed(token)
+        if ended or self.text.stopped:
+            self.finish = "stop"
+        elif self.generated >= self.max_tokens:
+            self.finish = "length"
+        if self.finish is not None and not self.text.stopped:
+            piece += self.text.flush()
+        if scored is not None and not ended:
+            self.scored.append(scored)
+        return Output(self.request_id, self.index, piece, 1, self.finish, self._shown(piece))
+
+    def _shown(self, piece: str) -> tuple[TokenLogprob, ...]:
+        """Log probabilities travel with the text that they belong to, or at the end."""
+        if not piece and self.finish is None:
+            return ()
+        shown, self.scored = tuple(self.scored), []
+        return shown
+
+
+@dataclass(slots=True)
+class Job:
+    """One prepared request. `waiting` choices start when the first one's prompt is computed."""
+
+    prepare: Prepare
+    ids: tuple[int, ...]
+    max_tokens: int
+    seed: int
+    choices: list[Choice] = field(default_factory=list)
+    cached_tokens: int = 0
+
+    def choice(self, index: int, tokens: Tokens) -> Choice:
+        """The choice of that index, not yet begun."""
+        sampling = self.prepare.sampling
+        penal = sampling.repetition_penalty != 1.0
+        row = Row(sampling, self.seed, index, 0, frozenset(self.ids) if penal else frozenset())
+        return Choice(
+            self.prepare.id, index, list(self.ids), len(self.ids), self.max_tokens, row,
+            Detokenizer(tokens, self.prepare.stop), self.prepare.logprobs,
+        )  # fmt: skip

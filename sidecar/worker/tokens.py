@@ -1,0 +1,139 @@
+"""Text to token ids and back: prompts, chat templates, incremental detokenising.
+
+A raw prompt is the model's input to the letter, control tokens included: whoever writes one means
+it. In a conversation only the template writes control tokens. Where a user's words spell one
+(`<|im_end|>`), a mark is put behind its first character before the template is rendered, and the
+rendered text is tokenised piece by piece between the marks: the words arrive as the words they
+are, and any other text is tokenised exactly as transformers would.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from sidecar.errors import BadRequest
+from sidecar.generation import Message, TokenLogprob
+from sidecar.stops import StopMatcher
+from sidecar.worker.messages import Prepare
+
+
+class Tokens:
+    """One model's tokenizer. Safe to use from several threads."""
+
+    def __init__(self, pretrained: Any, vocabulary: int) -> None:
+        """`pretrained` is transformers' fast tokenizer; `vocabulary` counts the model's logits."""
+        self._pretrained = pretrained
+        self.backend: Tokenizer = pretrained.backend_tokenizer
+        self.vocabulary = vocabulary
+        added = self.backend.get_added_tokens_decoder().values()
+        control = sorted((re.escape(t.content) for t in added if t.special), key=len, reverse=True)
+        # Matches one character: the first of a control token, overlapping ones included.
+        self._control = re.compile(f"(?=(?:{'|'.join(control)}))(.)", re.DOTALL) if control else None
+
+    def encode(self, prepare: Prepare) -> tuple[int, ...]:
+        """The prompt's ids, at least one. Raises BadRequest naming the field."""
+        if prepare.messages is not None:
+            ids = self._chat(prepare.messages)
+        elif prepare.token_ids is not None:
+            ids = self._checked(prepare.token_ids)
+        else:
+            ids = self.backend.encode(prepare.text or "").ids
+        if not ids:
+            raise BadRequest("The prompt is empty: at least one token is needed.", param="prompt")
+        return tuple(ids)
+
+    def logprob(self, scored: Sequence[tuple[int, float]]) -> TokenLogprob:
+        """The sampler's (id, log probability) pairs as text: the chosen one, then the others."""
+        (token, score), *others = scored
+        text, raw = self._piece(token)
+        return TokenLogprob(text, raw, score, tuple((*self._piece(i), s) for i, s in others))
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        for token in ids:
+            if not 0 <= token < self.vocabulary:
+                raise BadRequest(
+                    f"Token id {token} is outside the vocabulary (0 to {self.vocabulary - 1}).",
+                    param="prompt",
+                )
+        return list(ids)
+
+    def _chat(self, messages: Sequence[Message]) -> list[int]:
+        if not self._pretrained.chat_template:
+            raise BadRequest(
+                "This model has no chat template; use /v1/completions or /generate.",
+                param="messages",
+            )
+        mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
+        rendered = self._render(messages, mark)
+        pieces = [self.backend.encode(piece, add_special_tokens=False).ids for piece in rendered.split(mark)]
+        return [token for piece in pieces for token in piece]
+
+    def _render(self, messages: Sequence[Message], mark: str) -> str:
+        turns = [{"role": m.role, "content": self._marked(m.content, mark)} for m in messages]
+        for turn, message in zip(turns, messages, strict=True):
+            if message.name is not None:
+                turn["name"] = self._marked(message.name, mark)
+        try:
+            return str(
+                self._pretrained.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            )
+        except Exception as error:  # jinja2's errors, and whatever the template itself raises
+            raise BadRequest(
+                f"The model's chat template refuses these messages: {str(error)[:200]}",
+                param="messages",
+            ) from error
+
+    def _marked(self, text: str, mark: str) -> str:
+        return self._control.sub(lambda match: match[1] + mark, text) if self._control else text
+
+    def _piece(self, token: int) -> tuple[str, bytes]:
+        """A token's text (replacement characters where it is part of a character) and its bytes."""
+        piece = self.backend.id_to_token(token) or ""
+        try:
+            raw = bytes(_BYTE_OF[c] for c in piece)
+        except KeyError:  # not a byte-level vocabulary, or a control token
+            text = self.backend.decode([token], skip_special_tokens=False)
+            return text, text.encode()
+        return raw.decode("utf-8", errors="replace"), raw
+
+
+class Detokenizer:
+    """The text of one choice as it grows: whole characters only, and nothing of a stop string.
+
+    `stopped` turns true when a stop string was completed.
+    """
+
+    def __init__(self, tokens: Tokens, stops: Sequence[str]) -> None:
+        self._backend = tokens.backend
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._matcher = StopMatcher(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the text."""
+        return self._matcher.hit
+
+    def feed(self, token: int) -> str:
+        """The text that this token made certain, perhaps none."""
+        piece = self._stream.step(self._backend, token)
+        return self._matcher.feed(piece) if piece else ""
+
+    def flush(self) -> str:
+        """What was held back in case a stop string followed. A cut character is left out."""
+        return self._matcher.flush()
+
+
+def _byte_of() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes (openai/gpt-2, encoder.py), inverted."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTE_OF = _byte_of()
