@@ -32,10 +32,10 @@ format: $(VENV)/dev.installed  ## let ruff write what `check` wants
 	@$(PY) -m ruff check --fix .
 
 bench: $(VENV)/dev.installed  ## measure, write docs/benchmarks.json and the tables made from it
-	@$(PY) -m bench
+	@$(PY) -m tools.bench
 
 gpu-test: $(VENV)/dev.installed  ## the engine's tests and the benchmark on an NVIDIA card
-	@$(PY) -m bench.gpu
+	@$(PY) -m tools.bench.gpu
 
 lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/runtime.in -o requirements/runtime.txt

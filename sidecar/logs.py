@@ -29,6 +29,8 @@ def configure(form: str = "plain", stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    # Its own lines about starting and stopping repeat what is said better elsewhere.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 class PlainLines(logging.Formatter):

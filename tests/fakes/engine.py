@@ -53,7 +53,7 @@ class ScriptedEngine:
         self.held: set[str] = set()
         self.closing: set[str] = set()
         self.stopped = False
-        self._state = state or Ready("cpu", capacity, (("dtype", "none, a script"),))
+        self._state = state or self._ready()
         self._holds: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = threading.Condition()
@@ -71,7 +71,10 @@ class ScriptedEngine:
 
     def set_state(self, state: EngineState | None = None) -> None:
         """Pretend; None is ready again."""
-        self._state = state or Ready("cpu", self.capacity)
+        self._state = state or self._ready()
+
+    def _ready(self) -> Ready:
+        return Ready("cpu", self.capacity, (("dtype", "none, a script"),))
 
     def stats(self) -> EngineStats:
         """Figures of a machine without a card."""
