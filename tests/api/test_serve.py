@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sidecar.errors import ConfigError
+from sidecar.serve import listening
 from tests.fakes.engine import ANSWER
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +162,22 @@ def test_a_taken_port_is_71_before_anything_loads() -> None:
     assert ended.returncode == 71
     assert ended.stderr.count("\n") == 1
     assert "--port" in ended.stderr
+
+
+def test_the_listener_says_that_it_is_tcp() -> None:
+    """Otherwise asyncio leaves Nagle's delay on, and answers on kept connections take 40 ms."""
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        assert accepted.proto == socket.IPPROTO_TCP
+        accepted.close()
+
+
+def test_a_host_without_an_address_is_78() -> None:
+    with (
+        pytest.raises(ConfigError, match="HOST='no.such.host.invalid'"),
+        listening("no.such.host.invalid", 0),
+    ):
+        pass
 
 
 def test_exit_codes_of_mistakes() -> None:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from sidecar.api import create_app
 from sidecar.gate import Gate
 from sidecar.metrics import Metrics
+from sidecar.serve import listening
 from sidecar.service import ServedModel, Service
 from tests.fakes.engine import ScriptedEngine
 
@@ -60,20 +61,19 @@ def live_server(
     metrics = Metrics(CollectorRegistry())
     service = Service(engine, gate or Gate(), metrics, MODEL)
     app = create_app(service, metrics, **access)
-    listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _Server(config)
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=_serve, args=(loop, server, listener))
-    thread.start()
-    try:
-        assert server.up.wait(10)
-        yield Live(listener.getsockname()[1], engine, service, loop)
-    finally:
-        engine.release()
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
+    with listening("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=_serve, args=(loop, server, listener))
+        thread.start()
+        try:
+            assert server.up.wait(10)
+            yield Live(listener.getsockname()[1], engine, service, loop)
+        finally:
+            engine.release()
+            server.should_exit = True
+            thread.join(10)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, server: _Server, listener: socket.socket) -> None:
