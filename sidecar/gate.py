@@ -69,6 +69,15 @@ class Gate:
         """Wait until nobody runs or waits."""
         await self._idle.wait()
 
+    def check_room(self) -> None:
+        """Refuse now what would be refused after tokenising: Draining, NotReady or QueueFull."""
+        if self._draining:
+            raise Draining("The service is stopping and takes no new work.", retry_after_s=10)
+        if self._ledger.slots == 0:
+            raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
+        if self._ledger.is_full():
+            raise self._full()
+
     @asynccontextmanager
     async def slot(self, price: Price, deadline: float) -> AsyncIterator[None]:
         """Hold a slot and the pages inside the block. `deadline` is in the loop's own time.
@@ -89,10 +98,7 @@ class Gate:
             self._leave(ticket)
 
     def _arrive(self, price: Price) -> int:
-        if self._draining:
-            raise Draining("The service is stopping and takes no new work.", retry_after_s=10)
-        if self._ledger.slots == 0:
-            raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
+        self.check_room()
         if not self._ledger.can_ever_fit(price.pages):
             raise _too_large(self._ledger.pages)
         ticket = self._ledger.arrive(price.pages)

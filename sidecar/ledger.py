@@ -41,6 +41,11 @@ class Ledger:
         """Whether an empty house would have room for it."""
         return self.slots > 0 and pages <= self.pages
 
+    def is_full(self) -> bool:
+        """Whether a new ticket, however small, would be refused."""
+        free_slot = not self._waiting and len(self._running) < self.slots
+        return not free_slot and len(self._waiting) >= self.max_queue
+
     def arrive(self, pages: int) -> int | None:
         """A ticket that runs or waits; None when the queue is full."""
         must_wait = bool(self._waiting) or not self._fits(pages)

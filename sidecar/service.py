@@ -25,20 +25,18 @@ from sidecar.errors import (
     NotReady,
     SidecarError,
 )
+from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
-    Delta,
     Done,
     Engine,
     EngineState,
     EngineStats,
     Event,
     Failed,
-    Finished,
     GenerationRequest,
     Loading,
     Ready,
-    Started,
 )
 from sidecar.metrics import Metrics
 
@@ -58,40 +56,6 @@ class ServedModel:
     def answers_to(self, name: str) -> bool:
         """Whether a request for `name` means this model."""
         return name == self.id or name in self.aliases
-
-
-class EventOrder:
-    """The engine's promise about the order of events, checked one event at a time."""
-
-    def __init__(self, choices: int) -> None:
-        self._open = set(range(choices))
-        self._started = False
-        self._done = False
-
-    def accept(self, event: Event) -> None:
-        """Take the next event; raises EngineFault when it may not come now."""
-        if isinstance(event, Started):
-            self._demand(not self._started, "Started twice")
-            self._started = True
-            return
-        self._demand(self._started and not self._done, f"{type(event).__name__} out of place")
-        if isinstance(event, Delta):
-            self._demand(event.choice in self._open, "text for a choice that is not open")
-        elif isinstance(event, Finished):
-            self._demand(event.choice in self._open, "a choice finished twice")
-            self._open.discard(event.choice)
-        else:
-            self._demand(not self._open, "Done before every choice was finished")
-            self._done = True
-
-    def end(self) -> None:
-        """The stream is over; raises EngineFault when it is not complete."""
-        self._demand(self._done, "the engine's answer ended early")
-
-    @staticmethod
-    def _demand(kept: bool, broken: str) -> None:
-        if not kept:
-            raise EngineFault(f"The engine broke its protocol: {broken}.")
 
 
 @dataclass(eq=False)
@@ -231,6 +195,7 @@ class Service:
             raise refusal
         if isinstance(state := self._engine.state(), Ready):
             self.gate.resize(state.capacity)
+        self.gate.check_room()
         async with _until(deadline, request.deadline_s):
             price = await self._engine.price(request)
         async with (

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import anyio
+
 from sidecar.errors import EngineFault, SidecarError
 from sidecar.generation import (
     Delta,
@@ -19,7 +21,7 @@ from sidecar.generation import (
     TokenLogprob,
     Usage,
 )
-from sidecar.service import Service
+from sidecar.service import CLOSE_SECONDS, Service
 
 
 @dataclass
@@ -66,6 +68,8 @@ async def together(service: Service, requests: Sequence[GenerationRequest]) -> A
     finally:
         for task in tasks:
             task.cancel()
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await asyncio.wait(tasks)
 
 
 async def _feed(

@@ -26,18 +26,18 @@ MAX_DEPTH = 64
 MAX_KEYS = 256
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object.
+async def json_object(request: Request, deadline_s: float = BODY_SECONDS) -> dict[str, Any]:
+    """The body as a JSON object, arrived within the deadline.
 
     Raises Refusal (408, 413, 415), BadRequest, or ClientGone.
     """
     _check_type(request)
     _check_declared_size(request)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(deadline_s):
             raw = await _read(request)
     except TimeoutError:
-        raise _slow() from None
+        raise _slow(deadline_s) from None
     except ClientDisconnect:
         raise ClientGone("The client left while sending its body.") from None
     return parse(raw)
@@ -130,7 +130,7 @@ def _too_large(headers: dict[str, str]) -> Refusal:
     return Refusal(413, "request_too_large", text, headers=headers)
 
 
-def _slow() -> Refusal:
-    text = f"The body did not arrive within {BODY_SECONDS:g} s."
+def _slow(deadline_s: float) -> Refusal:
+    text = f"The body did not arrive within {deadline_s:g} s."
     close = {"connection": "close"}
     return Refusal(408, "request_timeout", text, type="timeout_error", headers=close)

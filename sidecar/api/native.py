@@ -27,7 +27,7 @@ ENDPOINTS = """\
   GET  /v1/models               what is served
   GET  /health                  /livez /readyz /startupz: is it alive, ready, started
   GET  /metrics                 Prometheus; JSON when asked for
-  GET  /docs                    every field
+  GET  /docs                    every field (the page loads its script from a CDN)
 """
 
 

@@ -12,6 +12,8 @@ import msgspec
 from sidecar.api.answers import Choice
 from sidecar.generation import Delta, Finished, TokenLogprob, Usage
 
+IMPOSSIBLE = -9999.0
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -158,8 +160,8 @@ class TextRender(Render):
             self._written[index] = offsets[-1] + len(token.token)
         return {
             "tokens": [token.token for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{text: lp for text, _, lp in token.top} for token in tokens],
+            "token_logprobs": [_finite(token.logprob) for token in tokens],
+            "top_logprobs": [{text: _finite(lp) for text, _, lp in token.top} for token in tokens],
             "text_offset": offsets,
         }
 
@@ -174,6 +176,11 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
+def _finite(logprob: float) -> float:
+    """JSON has no infinity; OpenAI writes this number for a token that can not come."""
+    return max(logprob, IMPOSSIBLE)
+
+
 def _chunk(index: int, delta: dict[str, Any]) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
@@ -184,4 +191,4 @@ def _chat_logprob(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _one_logprob(text: str, raw: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(raw)}
+    return {"token": text, "logprob": _finite(logprob), "bytes": list(raw)}

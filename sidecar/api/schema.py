@@ -16,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from sidecar.api.fields import printable
 from sidecar.errors import BadRequest
 from sidecar.generation import Sampling
 
@@ -178,7 +179,7 @@ def validate(model: type[B], fields: dict[str, Any]) -> B:
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = [str(part)[:64] for part in first["loc"] if part not in ("int", "float")]
+        where = [printable(str(part)) for part in first["loc"] if part not in ("int", "float")]
         param = ".".join(where[:4])
         text = first["msg"].removeprefix("Value error, ")
         raise BadRequest(f"`{param}`: {text}.", param=param) from None

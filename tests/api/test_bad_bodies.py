@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -10,8 +11,11 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
 
-from sidecar.api.body import MAX_BYTES, parse
+from sidecar.api.body import MAX_BYTES, json_object, parse
+from sidecar.api.errors import Refusal
 from sidecar.errors import BadRequest
 from tests.fakes.live import Live
 
@@ -169,3 +173,18 @@ def test_request_ids(http: httpx.Client, given_id: str, kept: bool) -> None:
     returned = answer.headers["x-request-id"]
     assert (returned == given_id) is kept
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", returned)
+
+
+def test_a_body_that_never_ends_is_408() -> None:
+    async def story() -> None:
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/generate", "headers": headers}
+        with pytest.raises(Refusal) as refused:
+            await json_object(Request(scope, receive), deadline_s=0.01)
+        assert (refused.value.status, refused.value.headers) == (408, {"connection": "close"})
+
+    asyncio.run(story())

@@ -174,8 +174,8 @@ def test_the_listener_says_that_it_is_tcp() -> None:
 
 def test_a_host_without_an_address_is_78() -> None:
     with (
-        pytest.raises(ConfigError, match="HOST='no.such.host.invalid'"),
-        listening("no.such.host.invalid", 0),
+        pytest.raises(ConfigError, match=r"HOST='no-such-host\.invalid'"),
+        listening("no-such-host.invalid", 0),
     ):
         pass
 

@@ -177,3 +177,19 @@ def test_no_room_before_the_engine_has_said_how_much() -> None:
                 pass
 
     run(story)
+
+
+def test_a_full_house_is_said_before_anything_is_priced() -> None:
+    async def story() -> None:
+        door = gate(max_queue=1)
+        door.check_room()
+        visits = [Visit(door), Visit(door)]
+        await settle()
+        with pytest.raises(QueueFull):
+            door.check_room()
+        for visit in visits:
+            visit.leave.set()
+        await door.idle()
+        gate(max_queue=0).check_room()
+
+    run(story)

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sidecar.errors import DeadlineExceeded, Draining, EngineFault, NotReady, OutOfMemory
+from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
     Delta,
@@ -24,7 +25,7 @@ from sidecar.generation import (
     Usage,
 )
 from sidecar.metrics import Metrics
-from sidecar.service import EventOrder, ServedModel, Service
+from sidecar.service import ServedModel, Service
 from tests.fakes.engine import ANSWER, ScriptedEngine
 
 DONE = Done(Usage(1, 1))
