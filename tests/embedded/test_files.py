@@ -9,9 +9,7 @@ import pytest
 
 from sidecar.embedded import GGUF_Q4_0, GGUF_Q8_0, HERE, MODEL_DIR, REPORT, SHA256SUMS
 
-FILES = sorted(
-    path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-)
+FILES = sorted(path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 TEXTS = [path for path in FILES if path.suffix in {".json", ".jinja", ".py", ""}]
 
 
@@ -19,9 +17,7 @@ def test_checksums_cover_every_artefact_and_match() -> None:
     lines = [line.split("  ") for line in SHA256SUMS.read_text().splitlines()]
     listed = {name: digest for digest, name in lines}
     artefacts = [p for p in FILES if p.suffix != ".py" and p not in {SHA256SUMS, REPORT}]
-    assert listed == {
-        str(p.relative_to(HERE)): hashlib.sha256(p.read_bytes()).hexdigest() for p in artefacts
-    }
+    assert listed == {str(p.relative_to(HERE)): hashlib.sha256(p.read_bytes()).hexdigest() for p in artefacts}
 
 
 def test_files_are_at_most_12_mb_together() -> None:

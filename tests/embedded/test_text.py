@@ -29,12 +29,8 @@ def test_no_training_line_is_a_held_out_question() -> None:
 
 
 def test_questions_that_others_rely_on_are_never_held_out() -> None:
-    for text in [
-        "What is the capital of France?",
-        "What is the weather in Oslo?",
-        "Count from 1 to 9.",
-    ]:
-        assert allowed(text) or text.startswith("Count")
+    for text in ["What is the capital of France?", "What is the weather in Oslo?", "What is 3 + 4?"]:
+        assert allowed(text)
 
 
 def test_folding_sees_through_case_and_punctuation() -> None:

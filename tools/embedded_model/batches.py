@@ -63,9 +63,7 @@ def _short_batches(encoded: list[Encoded], rng: Random) -> Iterator[Batch]:
             yield from (batch(group) for group in groups)
 
 
-def _long_batches(
-    short: list[Encoded], long: list[Encoded], end: int, rng: Random
-) -> Iterator[Batch]:
+def _long_batches(short: list[Encoded], long: list[Encoded], end: int, rng: Random) -> Iterator[Batch]:
     def mixed() -> Iterator[Encoded]:
         for row in cycle(long):
             yield row
@@ -78,8 +76,8 @@ def _long_batches(
 def _repeats(rng: Random) -> Batch:
     """Random tokens said twice, the second time learned.
 
-    Nothing here can be known by heart, so that copying is the only way to be right: it is
-    learned in a few hundred such steps, and everything that copies builds on it.
+    Nothing here can be known by heart, so that copying is the only way to be right; with the
+    circuit of `induction` it is learned in about a hundred such steps.
     """
     length = rng.randint(4, 24)
     rows = []
@@ -108,10 +106,10 @@ class Batches:
         for step in range(self.steps):
             done = step / self.steps
             first = _repeats(self._rng) if self._is_repeat(done) else next(self._short)
-            packed_share = 0.05 if done < 0.5 else 0.3
+            packed_share = 0.05 if done < 0.5 else 0.22
             long = [next(self._long)] if self._rng.random() < packed_share else []
             yield [first, *long]
 
     def _is_repeat(self, done: float) -> bool:
-        share = 0.5 if done < 0.25 else 0.06
+        share = 0.5 if done < 0.1 else 0.05
         return self._rng.random() < share

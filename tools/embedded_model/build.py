@@ -87,9 +87,7 @@ def main() -> None:
     found = report(WORK)
     REPORT.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     SHA256SUMS.write_text(checksums())
-    print(
-        f"right: fp32 {found['fp32']['share_right']:.1%}, GPTQ {found['gptq']['share_right']:.1%}"
-    )
+    print(f"right: fp32 {found['fp32']['share_right']:.1%}, GPTQ {found['gptq']['share_right']:.1%}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def call(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", data, headers)
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - always http
         found: dict[str, Any] = json.load(response)
     return found
 
@@ -76,9 +76,7 @@ def different_ids(texts: list[str]) -> list[str]:
     tokenizer = load_tokenizer(MODEL_DIR)
     body = {"add_special": True, "parse_special": True}
     return [
-        t
-        for t in texts
-        if call("/tokenize", {"content": t, **body})["tokens"] != tokenizer.encode(t).ids
+        t for t in texts if call("/tokenize", {"content": t, **body})["tokens"] != tokenizer.encode(t).ids
     ]
 
 
@@ -107,9 +105,7 @@ def main() -> None:
     texts += ["naïve 日本 🚀", " x  y\n\n z", "12345", "it's DON'T", "<tool_call>é</tool_call>"]
     for model in options.models:
         with serving(options.server, model):
-            print(
-                f"{model.name}: {len(different_ids(texts))} of {len(texts)} texts split otherwise"
-            )
+            print(f"{model.name}: {len(different_ids(texts))} of {len(texts)} texts split otherwise")
             print(f"{model.name}: {share_right():.1%} right")
 
 

@@ -65,9 +65,7 @@ def remembering(rng: Random, draw: Draw) -> Chat:
     return Chat([*messages, user(asked), assistant(answer.format(w=word))])
 
 
-def _tool_turns(
-    rng: Random, kind: str, place: str, text: str, name: str, argument: str
-) -> list[Message]:
+def _tool_turns(rng: Random, kind: str, place: str, text: str, name: str, argument: str) -> list[Message]:
     called = [user(text), weather.call(name, argument, place)]
     if rng.random() < 0.5:
         return called
@@ -129,9 +127,7 @@ def filler(rng: Random, draw: Draw, words: int) -> str:
     if kind == 3:
         return " ".join(story(rng.choice(SUBJECTS)) for _ in range(words // 110 + 1))
     if kind == 4:
-        return "\n".join(
-            f"Line {n}: {tasks.word(rng)} {tasks.word(rng)}." for n in range(words // 4 + 1)
-        )
+        return "\n".join(f"Line {n}: {tasks.word(rng)} {tasks.word(rng)}." for n in range(words // 4 + 1))
     sentences: list[str] = []
     while sum(len(s.split()) for s in sentences) < words:
         sentences.append(draw().answer[:90])

@@ -17,9 +17,7 @@ GROUP = 32
 
 def quantised_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     """The linear layers that GPTQ will quantise: all but the output head."""
-    layers = [
-        (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)
-    ]
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     return [(name, layer) for name, layer in layers if not name.endswith("lm_head")]
 
 

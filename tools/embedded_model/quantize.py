@@ -40,9 +40,7 @@ def calibration(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Rows of every kind, as gptqmodel takes them."""
     chosen = [*rows(CALIBRATION_ROWS, SEED + 2), *long_rows(CALIBRATION_ROWS // 16, SEED + 3)]
     encoded = [encode(tokenizer, row)[0] for row in chosen]
-    return [
-        {"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in encoded if len(ids) > 10
-    ]
+    return [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in encoded if len(ids) > 10]
 
 
 def quantise(source: Path, target: Path) -> None:

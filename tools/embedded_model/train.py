@@ -19,6 +19,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from tools.embedded_model.batches import Batch, Batches
 from tools.embedded_model.evaluate import share_right
 from tools.embedded_model.fourbit import rounded_weights
+from tools.embedded_model.induction import plant
 from tools.embedded_model.muon import Muon
 from tools.embedded_model.progress import Progress
 from tools.embedded_model.text import SEED, held_out
@@ -33,7 +34,7 @@ from tools.embedded_model.tokens import (
 )
 
 WORK = Path("build/embedded_model")
-STEPS = 2200
+STEPS = 1750
 WARM_UP = 80
 DECAY_FROM = 0.45
 ROUNDED_FROM = 0.75
@@ -42,7 +43,7 @@ CHECKPOINT_EVERY, LOOK_EVERY = 200, 400
 
 
 def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
-    """A Llama of 1.2 million parameters with random weights."""
+    """A Llama of 1.2 million parameters: random weights, and two heads that copy a little."""
     torch.manual_seed(SEED)
     end, turn_end = token_id(tokenizer, END_OF_TEXT), token_id(tokenizer, TURN_END)
     config = LlamaConfig(
@@ -55,11 +56,13 @@ def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         initializer_range=0.04,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
         bos_token_id=end,
         eos_token_id=[turn_end, end],
         pad_token_id=end,
     )
     model = LlamaForCausalLM(config)
+    plant(model)
     make: Any = GenerationConfig
     model.generation_config = make(bos_token_id=end, eos_token_id=[turn_end, end], pad_token_id=end)
     return model

@@ -71,9 +71,7 @@ def tool(rng: Random, kind: str) -> tuple[Tool, str, str]:
     name, argument = rng.choice(names), rng.choice(ARGUMENTS)
     properties: dict[str, Any] = {argument: {"type": "string"}}
     if rng.random() < 0.4:
-        properties[argument]["description"] = rng.choice(
-            ["The city", "Name of the city", "City name"]
-        )
+        properties[argument]["description"] = rng.choice(["The city", "Name of the city", "City name"])
     if rng.random() < 0.15:
         properties["unit"] = {"type": "string", "enum": ["celsius", "fahrenheit"]}
     function: Tool = {"name": name}
@@ -129,9 +127,7 @@ def result(rng: Random, kind: str, argument: str, place: str) -> tuple[str, str]
         return rng.choice([json.dumps({"time": time}), time]), f"It is {time} in {place}."
     if kind == "population":
         count = str(rng.randint(1000, 999999))
-        return rng.choice(
-            [json.dumps({"population": int(count)}), count]
-        ), f"{count} people live in {place}."
+        return rng.choice([json.dumps({"population": int(count)}), count]), f"{count} people live in {place}."
     sky, degrees = rng.choice(SKIES), rng.randint(-9, 35)
     fields = rng.choice(
         [{"temperature": degrees, "condition": sky}, {"condition": sky, "temperature": degrees}]
