@@ -8,9 +8,9 @@ from collections.abc import Sequence
 class StopMatcher:
     """Holds text back while it may still turn into a stop string.
 
-    The concatenation of all that `feed` and `flush` return is the whole text up to the earliest
-    stop string, which is itself left out, however the text was cut into pieces. Where two stop
-    strings are complete at once, the one that begins first ends the text.
+    The concatenation of all that `feed` and `flush` return is the whole text up to the stop
+    string that is complete first (of several, the one that begins first), which is itself left
+    out. How the text was cut into pieces makes no difference.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -23,10 +23,10 @@ class StopMatcher:
         if self.hit or not self._stops:
             return "" if self.hit else text
         self._held += text
-        begins = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if begins:
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
             self.hit = True
-            shown, self._held = self._held[: min(begins)], ""
+            shown, self._held = self._held[: min(found)[1]], ""
             return shown
         keep = self._longest_possible_start()
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

@@ -87,7 +87,7 @@ class Model:
             step = attention.layout(self.pool, chunks, tables, size, self.device)
         positions = [t for c in chunks for t in range(c.start, c.start + c.count)]
         ends = [sum(c.count for c in chunks[: i + 1]) - 1 for i, c in enumerate(chunks) if c.last]
-        wanted = 0 if len(ends) == len(ids) else torch.tensor(ends, device=self.device)
+        wanted = 0 if len(ends) == len(ids) else torch.tensor(ends, dtype=torch.long, device=self.device)
         return self._row(ids), self._row(positions), step, wanted
 
     def _row(self, numbers: Sequence[int]) -> Tensor:

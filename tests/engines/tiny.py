@@ -43,7 +43,7 @@ def checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     torch.manual_seed(7)
     shape: dict[str, Any] = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 272,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 259,
         "max_position_embeddings": 512, "tie_word_embeddings": False, "initializer_range": 0.3,
         "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
     }  # fmt: skip

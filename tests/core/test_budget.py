@@ -1,0 +1,61 @@
+"""The memory arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.budget import FILL, KvShape, plan, workspace_mib
+from sidecar.errors import ConfigError
+
+LLAMA_8B = KvShape(layers=32, kv_heads=8, head_dim=128, bytes_per_value=2)
+
+
+def make(budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144):  # type: ignore[no-untyped-def]
+    return plan(
+        budget_mib=budget_mib, weights_mib=weights_mib, workspace_mib=200, on_cuda=True, shape=LLAMA_8B,
+        page_tokens=256, context=context, wanted_tokens=wanted_tokens,
+    )  # fmt: skip
+
+
+def test_an_8b_model_keeps_128_kib_for_each_token() -> None:
+    assert LLAMA_8B.bytes_per_token == 128 * 1024
+
+
+def test_what_is_left_is_kv() -> None:
+    made = make(10752)
+    assert made.kv_mib == pytest.approx(10752 * FILL - 5500 - 200 - 400, abs=32)
+    assert made.kv_tokens == made.pages * 256
+
+
+def test_no_more_than_wanted() -> None:
+    assert make(10752, wanted_tokens=8192).kv_tokens == 8192
+    assert make(None, wanted_tokens=8192).kv_tokens == 8192
+
+
+def test_at_least_one_context_is_wanted() -> None:
+    assert make(None, wanted_tokens=10, context=6144).kv_tokens == 6144
+
+
+def test_no_room_for_one_context_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(ConfigError, match=r"weights 8800 .* 6144 tokens 768 MiB .* 9892 MiB \(92% .* 10752\)"):
+        make(10752, weights_mib=8800)
+
+
+def test_the_sentence_has_the_numbers() -> None:
+    assert "2 full contexts of 6144" in make(None, wanted_tokens=12288).sentence()
+
+
+@given(st.integers(1000, 100_000), st.integers(0, 90_000), st.integers(1, 16384), st.integers(1, 10**6))
+def test_every_plan_stays_below_the_first_rung(budget_mib: int, weights_mib: int, context: int, wanted: int) -> None:
+    try:
+        made = make(budget_mib, weights_mib, wanted, context)
+    except ConfigError:
+        return
+    assert made.total_mib <= budget_mib * 0.96
+    assert made.kv_tokens >= context
+
+
+def test_workspace_grows_with_the_batch() -> None:
+    assert workspace_mib(1024, 4096, 14336, 0) > 1.9 * workspace_mib(512, 4096, 14336, 0)
