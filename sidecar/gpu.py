@@ -7,6 +7,7 @@ happens on a thread, and everybody else looks at the last reading.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 from dataclasses import dataclass
@@ -37,11 +38,11 @@ class GpuUnreadable:
 GpuLook = tuple[GpuReading, ...] | GpuUnreadable
 
 
-def look() -> GpuLook:
+def look(library: str = "pynvml") -> GpuLook:
     """Read every card once. Blocks for as long as the driver takes."""
     try:
         # Imported here: the library is only of use where a driver is.
-        nvml: Any = importlib.import_module("pynvml")
+        nvml: Any = importlib.import_module(library)
         nvml.nvmlInit()
     except Exception as error:  # a missing driver has many names; all are a value
         return GpuUnreadable(_reason(error))
@@ -50,7 +51,8 @@ def look() -> GpuLook:
     except Exception as error:  # so has a lost card
         return GpuUnreadable(_reason(error))
     finally:
-        nvml.nvmlShutdown()
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
 
 
 class GpuWatch:

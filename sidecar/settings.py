@@ -94,7 +94,8 @@ def env_template() -> str:
         lines.append(f"# {row.text}")
         others = f" Also: {', '.join(row.names[1:])}." if len(row.names) > 1 else ""
         lines.append(f"# Accepts {row.accepts}.{others}")
-        lines += [f"# {row.names[0]}={default_of(row)}", ""]
+        lines.append(f"# {row.names[0]}={default_of(row)}")
+        lines += [f"# {row.example}", ""] if row.example else [""]
     lines += [
         "# Read by the hub's own client: a token for models that need one.",
         "# HF_TOKEN=",

@@ -28,6 +28,7 @@ class Setting:
     text: str
     flag: str | None = None
     switch: bool = False
+    example: str = ""
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -126,6 +127,7 @@ TABLE: tuple[Setting, ...] = (
         "a number of tokens, 16 or more",
         "Context in tokens, prompt and answer together. HERMES_CTX counts for hermes-* only.",
         "context_size",
+        example="HERMES_CTX=6144",
     ),
     Setting(
         "load_in_8bit",

@@ -54,6 +54,19 @@ def test_looking_never_raises() -> None:
     assert isinstance(look(), tuple | GpuUnreadable)
 
 
+def test_a_card_as_the_library_tells_it() -> None:
+    assert look("tests.fakes.nvml") == (
+        GpuReading(0, "Card", "GPU-0", 1024, 4096, 61.0),
+        GpuReading(1, "Card", "GPU-1", 1024, 4096, None),
+    )
+
+
+def test_a_library_that_is_missing_is_a_named_failure() -> None:
+    found = look("no_such_library")
+    assert isinstance(found, GpuUnreadable)
+    assert "no_such_library" in found.reason
+
+
 def test_the_watch_keeps_the_last_look() -> None:
     async def story() -> None:
         watch = GpuWatch(interval_s=0.001)

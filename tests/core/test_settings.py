@@ -159,7 +159,7 @@ def test_the_template_uncommented_is_accepted() -> None:
     lines = [line.removeprefix("# ") for line in env_template().splitlines()]
     pairs = [line.split("=", 1) for line in lines if line.split("=")[0].isupper() and "=" in line]
     found = load([], {name: value for name, value in pairs if name != "LLM_PROFILES_CONFIG_PATH"})
-    assert {name for name, _ in pairs} == {row.names[0] for row in TABLE} | {"HF_TOKEN"}
+    assert {name for name, _ in pairs} == {row.names[0] for row in TABLE} | {"HF_TOKEN", "HERMES_CTX"}
     assert found == Settings()
 
 
