@@ -24,6 +24,7 @@ from sidecar.generation import (
     Started,
     Usage,
 )
+from sidecar.logs import JsonLines
 from sidecar.metrics import Metrics
 from sidecar.service import ServedModel, Service
 from tests.fakes.engine import ANSWER, ScriptedEngine
@@ -202,3 +203,22 @@ def test_drain_waits_for_running_answers() -> None:
         assert isinstance((await work)[-1], Done)
 
     run(story)
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_prompts_are_logged_only_when_asked_for(log_prompts: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        served = Service(
+            ScriptedEngine(),
+            Gate(),
+            Metrics(CollectorRegistry()),
+            ServedModel("scripted"),
+            log_prompts=log_prompts,
+        )
+        await all_of(served, request("canary-7"))
+
+    with caplog.at_level("INFO"):
+        run(story)
+    lines = [JsonLines().format(record) for record in caplog.records]
+    assert any('"completion_tokens": 6' in line for line in lines)
+    assert any("canary-7" in line for line in lines) is log_prompts
