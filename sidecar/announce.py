@@ -46,19 +46,22 @@ def warn_if_open(settings: Settings) -> None:
         )
 
 
-async def announce(service: Service, profile: Profile, settings: Settings, listener: socket.socket) -> None:
-    """Follow the loading, then print the address, the facts, one answer and a curl."""
+async def announce(
+    service: Service, profile: Profile, settings: Settings, listener: socket.socket
+) -> Ready | Failed:
+    """Follow the loading, then print the address, the facts, one answer and a curl; how it ended."""
     url = address(settings.host, listener)
     say(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
     state = await _loaded(service)
     if isinstance(state, Failed):
         say(f"The model could not be loaded: {state.reason}")
-        return
+        return state
     say(f"\n  Ready      {url}")
     for name, value in _facts(state, profile):
         say(f"  {name:<10} {value}")
     say(f"  answer     {await ask(service)}")
     say(f"\n  {curl(url, '/generate', needs_key=settings.api_key is not None)}\n")
+    return state
 
 
 def address(host: str, listener: socket.socket) -> str:

@@ -25,6 +25,7 @@ from sidecar.announce import announce, warn_if_open
 from sidecar.api import create_app
 from sidecar.errors import ConfigError, PortInUse
 from sidecar.gate import Gate
+from sidecar.generation import Failed, Ready
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile, load_registry
 from sidecar.service import ServedModel, Service
@@ -147,24 +148,35 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
         await parts.service.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        beside = [
-            asyncio.create_task(parts.metrics.gpu.run()),
-            asyncio.create_task(announce(parts.service, parts.profile, settings, listener)),
-        ]
-        await _either(serving, stop.asked)
-        await _either(asyncio.create_task(parts.service.drain(settings.drain_s)), stop.insisted)
+        watching = asyncio.create_task(parts.metrics.gpu.run())
+        loading = asyncio.create_task(announce(parts.service, parts.profile, settings, listener))
+        refused = asyncio.create_task(_refused(loading))
+        await _first(serving, refused, stop.asked)
+        if not refused.done():
+            await _first(asyncio.create_task(parts.service.drain(settings.drain_s)), stop.insisted)
         await parts.service.stop()
         server.should_exit = True
         await serving
-        await _cancelled(*beside)
-    return 0
+        exit_code = refused.result() if refused.done() else 0
+        await _cancelled(watching, loading, refused)
+    return exit_code
 
 
-async def _either(work: asyncio.Task[Any], event: asyncio.Event) -> None:
-    """Wait until the work is done or the event is set."""
-    rung = asyncio.create_task(event.wait())
-    await asyncio.wait({work, rung}, return_when=asyncio.FIRST_COMPLETED)
-    await _cancelled(rung)
+async def _refused(loading: asyncio.Task[Ready | Failed]) -> int:
+    """The exit code of a load that only the operator can mend; of any other, never."""
+    state = await loading
+    if isinstance(state, Failed) and state.exit_code is not None:
+        return state.exit_code
+    never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    return await never
+
+
+async def _first(*awaited: asyncio.Task[Any] | asyncio.Event) -> None:
+    """Wait until one task is done or one event is set; tasks go on, whoever came first."""
+    rung = [asyncio.create_task(one.wait()) for one in awaited if isinstance(one, asyncio.Event)]
+    tasks = [one for one in awaited if isinstance(one, asyncio.Task)]
+    await asyncio.wait({*tasks, *rung}, return_when=asyncio.FIRST_COMPLETED)
+    await _cancelled(*rung)
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -198,11 +198,12 @@ class Service:
         self.gate.check_room()
         async with _until(deadline, request.deadline_s):
             price = await self._engine.price(request)
-        async with (
-            self.gate.slot(price, deadline),
-            _until(deadline, request.deadline_s),
-        ):
-            await self._forward(request, run)
+        try:
+            async with self.gate.slot(price, deadline), _until(deadline, request.deadline_s):
+                await self._forward(request, run)
+        finally:
+            # Whoever was priced and never had a turn would otherwise stay known to the engine.
+            self._engine.forget(request)
 
     async def _forward(self, request: GenerationRequest, run: Run) -> None:
         order = EventOrder(request.n)

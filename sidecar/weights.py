@@ -52,7 +52,7 @@ def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
 
     repository, _, revision = source.partition("@")
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg]  # tqdm ships no types
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm ships no types
         """Counts bytes like any tqdm, and tells instead of drawing."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,9 +66,7 @@ def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
 
     on_progress(0.0, repository)
     return Path(
-        snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(WANTED), tqdm_class=Bar
-        )
+        snapshot_download(repository, revision=revision or None, allow_patterns=list(WANTED), tqdm_class=Bar)
     )
 
 

@@ -7,16 +7,18 @@ import os
 import shutil
 import sys
 import sysconfig
+from typing import Iterator
 
 GIB = 1024**3
 NEEDED_GIB = 8
 
 
-def missing():
+def missing() -> Iterator[str]:
     """One line for each thing that is missing, with the package that brings it."""
     if sys.version_info < (3, 11):
-        yield "Python %d.%d is too old: 3.11 or newer is needed (PYTHON=/path/to/python3.11 make install)" % (
-            sys.version_info[:2]
+        yield (
+            "Python %d.%d is too old: 3.11 or newer is needed (PYTHON=/path/to/python3.11 make install)"
+            % (sys.version_info[:2])
         )
     if sys.platform != "linux":
         yield f"this is {sys.platform}; Linux is needed"
@@ -33,7 +35,7 @@ def missing():
         yield f"{free / GIB:.1f} GiB of disk are free here; {NEEDED_GIB} are needed"
 
 
-def main():
+def main() -> int:
     """Exit 1 with the list, or silently 0."""
     found = list(missing())
     for line in found:

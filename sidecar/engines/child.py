@@ -73,14 +73,24 @@ class Child:
         self._signal(signal.SIGKILL)  # the group: whatever the process itself left behind
         return code
 
-    async def stop(self, grace_s: float) -> int:
-        """SIGTERM to the group, SIGKILL after `grace_s`. Returns when the process is gone."""
+    async def stop(self, grace_s: float, *, patience_s: float = 0.0) -> int:
+        """Wait `patience_s` for its own end, then SIGTERM to the group, SIGKILL after `grace_s`.
+
+        Returns the exit code, when the process is gone.
+        """
+        if (code := await self._ended_within(patience_s)) is not None:
+            return code
         self._signal(signal.SIGTERM)
+        if (code := await self._ended_within(grace_s)) is not None:
+            return code
+        self.kill()
+        return await self.ended()
+
+    async def _ended_within(self, seconds: float) -> int | None:
         try:
-            return await asyncio.wait_for(asyncio.shield(self.ended()), grace_s)
+            return await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(self.ended())), seconds)
         except TimeoutError:
-            self.kill()
-            return await self.ended()
+            return None
 
     def kill(self) -> None:
         """SIGKILL to the group, at once."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
+import msgspec
 
 from sidecar import errors
 from sidecar.engines.child import Child, restart_delay_s
@@ -55,6 +58,7 @@ from sidecar.worker.messages import (
 
 log = logging.getLogger(__name__)
 
+PACKAGE_ROOT = str(Path(__file__).parents[2])
 COMMAND = (sys.executable, "-m", "sidecar.worker")
 STOP_GRACE_S = 5.0
 # The worker beats once a second between steps; no step of a working engine takes this long.
@@ -96,13 +100,18 @@ class Boot:
         return id in self._requests
 
     async def frames(self) -> AsyncIterator[FromWorker]:
-        """What the worker says, until it closes the socket."""
+        """What the worker says, until it closes the socket or stops making sense."""
         cut = messages.Frames()
-        with contextlib.suppress(ConnectionError):
+        try:
             while data := await self._reader.read(1 << 16):
                 self.heard_at = time.monotonic()
                 for body in cut.feed(data):
                     yield messages.decode_from_worker(body)
+        except ConnectionError:
+            return
+        except (ValueError, msgspec.MsgspecError) as error:
+            log.error("the worker broke its protocol: %s", error)
+            self.child.kill()
 
     def deliver(self, message: Priced | Step | Released) -> None:
         """Hand each part to the request that it is about; the unknown has been given up before."""
@@ -136,9 +145,17 @@ class Opened:
 class WorkerEngine:
     """An `Engine` (see `sidecar.generation`). `command` is replaced by tests with a fake worker."""
 
-    def __init__(self, config: WorkerConfig, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        command: Sequence[str] = COMMAND,
+        stall_s: float = STALL_S,
+        delay_s: Callable[[Sequence[float], float], float | None] = restart_delay_s,
+    ) -> None:
         self._config = config
         self._command = tuple(command)
+        self._stall_s = stall_s
+        self._delay_s = delay_s
         self._state: EngineState = Loading("start")
         self._stats = EngineStats()
         self._boot: Boot | None = None
@@ -230,23 +247,24 @@ class WorkerEngine:
 
     async def _supervise(self) -> None:
         while True:
-            code = await self._live()
+            code, last_line = await self._live()
             if isinstance(self._state, Failed):
                 return
             self._deaths_at.append(time.monotonic())
-            delay = restart_delay_s(self._deaths_at, time.monotonic())
-            if delay is None:
+            delay_s = self._delay_s(self._deaths_at, time.monotonic())
+            if delay_s is None:
                 self._state = Failed(
                     f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
-                    f"{code}; see the log and restart the service"
+                    f"{code} and the words: {last_line or 'none'}"
                 )
+                log.error("giving up: %s", self._state.reason)
                 return
-            log.error("the worker ended with exit code %s; starting again in %g s", code, delay)
+            log.error("the worker ended with exit code %s; starting again in %g s", code, delay_s)
             self._state = Loading("restart", None, f"after exit code {code}")
-            await asyncio.sleep(delay)
+            await asyncio.sleep(delay_s)
 
-    async def _live(self) -> int:
-        """From start to death of one worker; its exit code."""
+    async def _live(self) -> tuple[int, str]:
+        """From start to death of one worker; its exit code and the last line of its stderr."""
         boot = self._boot = await self._spawn()
         self._death_cause = None
         stall = asyncio.create_task(self._watch_stall(boot), name="worker-stall")
@@ -254,13 +272,15 @@ class WorkerEngine:
             boot.send(Load(self._config))
             async for message in boot.frames():
                 self._heard(boot, message)
-            boot.fail(self._death_cause or EngineCrashed("The engine died while it worked on this request."))
             if not isinstance(self._state, Failed):
                 self._state = Loading("restart")
-            code = await boot.child.stop(STOP_GRACE_S)
-            if not isinstance(self._state, Failed) and (tail := boot.child.tail()):
+            boot.fail(self._death_cause or EngineCrashed("The engine died while it worked on this request."))
+            # It closed the socket, so it is ending: its own exit code is the one to know.
+            code = await boot.child.stop(STOP_GRACE_S, patience_s=1.0)
+            tail = boot.child.tail()
+            if tail and not isinstance(self._state, Failed):
                 log.error("the worker's last words:\n%s", tail)
-            return code
+            return code, tail.rpartition("\n")[2]
         finally:
             stall.cancel()
             boot.fail(EngineCrashed("The engine was stopped."))
@@ -269,8 +289,12 @@ class WorkerEngine:
 
     async def _spawn(self) -> Boot:
         ours, theirs = socket.socketpair()
+        # The package is found wherever the server was started from.
+        path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
         with theirs:
-            child = await Child.start((*self._command, "--fd", str(theirs.fileno())), pass_fds=[theirs.fileno()])
+            command = (*self._command, "--fd", str(theirs.fileno()))
+            env = {**os.environ, "PYTHONPATH": path}
+            child = await Child.start(command, pass_fds=[theirs.fileno()], env=env)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         return Boot(child, reader, writer)
 
@@ -293,12 +317,12 @@ class WorkerEngine:
     async def _watch_stall(self, boot: Boot) -> None:
         """A worker that says nothing while it owes an answer is killed; its death does the rest."""
         while True:
-            await asyncio.sleep(STALL_S / 10)
+            await asyncio.sleep(self._stall_s / 10)
             silent_s = time.monotonic() - boot.heard_at
-            if boot.busy and isinstance(self._state, Ready) and silent_s > STALL_S:
+            if boot.busy and isinstance(self._state, Ready) and silent_s > self._stall_s:
                 log.error("the worker said nothing for %d s; killing it", silent_s)
                 self._death_cause = EngineStalled(
-                    f"The engine did not answer for {STALL_S:.0f} s and is being restarted."
+                    f"The engine did not answer for {self._stall_s:g} s and is being restarted."
                 )
                 boot.child.kill()
                 return

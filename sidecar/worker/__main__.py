@@ -23,9 +23,21 @@ from typing import TYPE_CHECKING
 from sidecar.errors import BadRequest, ContextOverflow, EngineFault, SidecarError, StartError
 from sidecar.generation import Capacity, Price
 from sidecar.worker import messages
-from sidecar.worker.messages import Begin, Cancel, FromWorker, Load, Loaded, Prepare, Priced, Progress, Refused, WorkerConfig
+from sidecar.worker.messages import (
+    Begin,
+    Cancel,
+    FromWorker,
+    Load,
+    Loaded,
+    Prepare,
+    Priced,
+    Progress,
+    Refused,
+    WorkerConfig,
+)
 
 if TYPE_CHECKING:  # torch and transformers take seconds: the first Progress must not wait for them
+    from sidecar.worker.choice import Job
     from sidecar.worker.loop import Loop
     from sidecar.worker.model import Model
 
@@ -86,7 +98,7 @@ class Texts:
             self._loop.arrivals.put(Prepared(prepare.id, job))
             self._connection.send(Priced(prepare.id, price))
 
-    def _priced(self, prepare: Prepare) -> tuple[object, Price]:
+    def _priced(self, prepare: Prepare) -> tuple[Job, Price]:
         from sidecar.worker.choice import Job
 
         ids = self._model.tokens.encode(prepare)
@@ -138,25 +150,36 @@ def main() -> int:
 
 
 def _load(config: WorkerConfig, connection: Connection) -> Model:
-    report = lambda phase, part, text: connection.send(Progress(phase, part, text))  # noqa: E731 - a def would be three lines for one
+    def report(phase: str, fraction: float | None, detail: str) -> None:
+        connection.send(Progress(phase, fraction, detail))
+
     report("load", None, "importing torch and transformers")
+    # One core stays free for the server's own process: OpenMP's barriers collapse when a thread has
+    # to wait for its core (measured: 0.13 s became 5 s for a step with both of two cores taken).
     threads = config.threads or max((os.cpu_count() or 2) - 1, 1)
+    _quieten(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    from sidecar.worker import model
+
+    loaded = model.load(config, report)
+    report("warmup", None, "")
+    loaded.warm_up()
+    return loaded
+
+
+def _quieten(threads: int) -> None:
+    """What libraries read when they are imported: their threads, and whom they talk to."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.simplefilter("ignore")  # of libraries, to developers; nobody reads them here
-    import torch
+    warnings.simplefilter("ignore")
+    logging.getLogger("torch").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    torch.set_num_threads(threads)
-    from sidecar.worker import model as model_module
-
-    model = model_module.load(config, report)
-    report("warmup", None, "")
-    return model
 
 
 def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:

@@ -161,7 +161,7 @@ def paged_sdpa(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _mask: Tensor | None,
     *,
     step: StepLayout,
     scaling: float | None = None,
@@ -215,7 +215,7 @@ def paged_varlen(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _mask: Tensor | None,
     *,
     step: StepLayout,
     scaling: float | None = None,
@@ -229,9 +229,8 @@ def paged_varlen(
     from torch.nn.attention.varlen import varlen_attn  # older torch has no paged form of it
 
     _write(module, step, key, value)
-    tables, layer = step.varlen, module.layer_idx
-    if tables is None:
-        raise ValueError("paged_varlen needs a layout made by varlen_layout")
+    tables, layer = step.varlen, _layer(module)
+    assert tables is not None, "paged_varlen needs a layout made by varlen_layout"
     window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
     out = varlen_attn(
         query[0].transpose(0, 1), step.pool.keys[layer], step.pool.values[layer],
@@ -239,16 +238,21 @@ def paged_varlen(
         scale=scaling, window_size=window, enable_gqa=True,
         seqused_k=tables.kv_tokens, block_table=tables.block_table, num_splits=1,
     )  # fmt: skip
+    assert isinstance(out, Tensor)  # a pair only where its log-sums are asked for
     return out[None], None
 
 
 def _write(module: torch.nn.Module, step: StepLayout, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Put the new keys and values into the pool; the layer's pools as [rows, kv_heads, dim]."""
-    layer = module.layer_idx
+    layer = _layer(module)
     keys, values = step.pool.keys[layer].flatten(0, 1), step.pool.values[layer].flatten(0, 1)
     keys.index_copy_(0, step.slots, key[0].transpose(0, 1))
     values.index_copy_(0, step.slots, value[0].transpose(0, 1))
     return keys, values
+
+
+def _layer(module: torch.nn.Module) -> int:
+    return int(module.layer_idx)  # type: ignore[arg-type]  # a plain number in every attention module
 
 
 def register() -> None:

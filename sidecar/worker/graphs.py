@@ -35,15 +35,13 @@ class DecodeGraphs:
         rows = sizes[-1]
         self._page_tokens = plan.page_tokens
         width = -(-plan.context // plan.page_tokens)
-        long = {"dtype": torch.long, "device": device}
-        int32 = {"dtype": torch.int32, "device": device}
-        self._ids = torch.zeros(1, rows, **long)
-        self._positions = torch.zeros(1, rows, **long)
-        self._slots = torch.zeros(rows, **long)
-        self._kv_tokens = torch.ones(rows, **int32)
-        self._block_table = torch.zeros(rows, width, **int32)
-        self._cu_q = torch.arange(rows + 1, **int32)
-        self._cu_k = torch.arange(rows + 1, **int32)
+        self._ids = torch.zeros(1, rows, dtype=torch.long, device=device)
+        self._positions = torch.zeros(1, rows, dtype=torch.long, device=device)
+        self._slots = torch.zeros(rows, dtype=torch.long, device=device)
+        self._kv_tokens = torch.ones(rows, dtype=torch.int32, device=device)
+        self._block_table = torch.zeros(rows, width, dtype=torch.int32, device=device)
+        self._cu_q = torch.arange(rows + 1, dtype=torch.int32, device=device)
+        self._cu_k = torch.arange(rows + 1, dtype=torch.int32, device=device)
         self._spare_page = plan.pages  # the pool has one page more than the plan counts
         self._graphs = {size: self._capture(model, size) for size in reversed(sizes)}
 

@@ -49,9 +49,7 @@ class Model:
     graphs: DecodeGraphs | None = None
 
     @torch.inference_mode()
-    def step(
-        self, chunks: Sequence[Chunk], ids: Sequence[int], tables: Sequence[Sequence[int]]
-    ) -> Tensor:
+    def step(self, chunks: Sequence[Chunk], ids: Sequence[int], tables: Sequence[Sequence[int]]) -> Tensor:
         """Logits `[chunks with last set, vocabulary]`, float32, on the model's device.
 
         `ids` are the chunks' tokens one after the other; `tables[i]` are the pages of chunk i.
@@ -71,6 +69,16 @@ class Model:
             input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=wanted, step=step
         )
         return out.logits[0].float()  # type: ignore[no-any-return]  # the network is untyped
+
+    def warm_up(self) -> None:
+        """One step of a full batch's length on the page that belongs to nobody.
+
+        Kernels that tune or allocate at their first use do it here, not in somebody's request.
+        """
+        page, spare = self.plan.page_tokens, self.plan.pages
+        count = min(page, self.plan.context)
+        self.step([Chunk(0, 0, count, True)], [0] * count, [[spare]])
+        self.step([Chunk(0, count - 1, 1, True)], [0], [[spare]])
 
     def reset(self) -> None:
         """Forget what the pool holds; what a failed step wrote must not be read."""
@@ -120,8 +128,8 @@ def load(config: WorkerConfig, report: Report) -> Model:
     pool = _pool(network, plan, device)
     vocabulary = network.get_input_embeddings().num_embeddings
     tokens = Tokens(AutoTokenizer.from_pretrained(folder, **_LOCAL), vocabulary)
-    about = _about(folder, chosen, device, varlen, plan)
-    model = Model(network, tokens, pool, plan, device, _eos(network, tokens), about, varlen)
+    about = _about(folder, chosen, varlen, plan)
+    model = Model(network, tokens, pool, plan, device, _eos(network), about, varlen)
     if varlen and config.cuda_graphs:
         model.graphs = DecodeGraphs(model, config.slots)
     return model
@@ -133,10 +141,10 @@ _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 def _device(wanted: str) -> torch.device:
     available = torch.cuda.is_available()
     if wanted.startswith("cuda") and not available:
-        raise ConfigError(
-            f"DEVICE is {wanted} but torch sees no CUDA device; accepted here: auto, cpu."
-        )
-    return torch.device("cuda:0" if wanted in ("auto", "cuda") and available else wanted.replace("auto", "cpu"))
+        raise ConfigError(f"DEVICE is {wanted} but torch sees no CUDA device; accepted here: auto, cpu.")
+    return torch.device(
+        "cuda:0" if wanted in ("auto", "cuda") and available else wanted.replace("auto", "cpu")
+    )
 
 
 def _capability(device: torch.device) -> tuple[int, int]:
@@ -226,7 +234,7 @@ def _pool(network: Any, plan: budget.Plan, device: torch.device) -> KvPool:
     )
 
 
-def _eos(network: Any, tokens: Tokens) -> frozenset[int]:
+def _eos(network: Any) -> frozenset[int]:
     ids = network.generation_config.eos_token_id
     if ids is None:
         return frozenset()
@@ -234,7 +242,7 @@ def _eos(network: Any, tokens: Tokens) -> frozenset[int]:
 
 
 def _about(
-    folder: Path, chosen: precision.Precision, device: torch.device, varlen: bool, plan: budget.Plan
+    folder: Path, chosen: precision.Precision, varlen: bool, plan: budget.Plan
 ) -> tuple[tuple[str, str], ...]:
     kernel = "flash attention on pages" if varlen else "SDPA, sequence by sequence"
     return (

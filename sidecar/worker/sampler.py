@@ -122,15 +122,15 @@ def _from_top_k(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """Rows with top-k: all that follows happens on the largest k of any row, sorted."""
     k = max(row.sampling.top_k for row in rows)
     values, ids = _largest(logits, k)
-    values = values / _column(rows, logits, [r.sampling.temperature for r in rows])
+    values = values / _column(logits, [r.sampling.temperature for r in rows])
     own_k = torch.tensor([r.sampling.top_k for r in rows], device=logits.device)[:, None]
     outside = torch.arange(k, device=logits.device)[None, :] >= own_k
     p = torch.softmax(values.masked_fill_(outside, -torch.inf).double(), dim=-1)
     before = p.cumsum(dim=-1) - p
-    p = p.masked_fill(before >= _column(rows, p, [r.sampling.top_p for r in rows]), 0.0)
-    floor = p[:, :1] * _column(rows, p, [r.sampling.min_p for r in rows])
+    p = p.masked_fill(before >= _column(p, [r.sampling.top_p for r in rows]), 0.0)
+    floor = p[:, :1] * _column(p, [r.sampling.min_p for r in rows])
     draws = [uniform(row.seed, row.choice, row.position) for row in rows]
-    at = _invert(p.masked_fill(p < floor, 0.0), _column(rows, p, draws))
+    at = _invert(p.masked_fill(p < floor, 0.0), _column(p, draws))
     return _listed(ids.gather(1, at)[:, 0])
 
 
@@ -170,7 +170,7 @@ def _weights(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     """exp of the scaled logits, the best one 1; padded with zeros to whole blocks."""
     scaled = logits - logits.amax(dim=-1, keepdim=True)
     if any(row.sampling.temperature != 1.0 for row in rows):
-        scaled /= _column(rows, logits, [row.sampling.temperature for row in rows])
+        scaled /= _column(logits, [row.sampling.temperature for row in rows])
     missing = -logits.shape[-1] % _BLOCK
     return torch.nn.functional.pad(scaled.exp_(), (0, missing)) if missing else scaled.exp_()
 
@@ -225,7 +225,7 @@ def _invert(p: Tensor, draws: Tensor) -> Tensor:
     return torch.minimum(at, (p > 0).sum(dim=-1, keepdim=True) - 1)
 
 
-def _column(rows: Sequence[Row], like: Tensor, values: Sequence[float]) -> Tensor:
+def _column(like: Tensor, values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 

@@ -12,7 +12,9 @@ from sidecar.errors import ConfigError
 LLAMA_8B = KvShape(layers=32, kv_heads=8, head_dim=128, bytes_per_value=2)
 
 
-def make(budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144):  # type: ignore[no-untyped-def]
+def make(
+    budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144
+):  # type: ignore[no-untyped-def]
     return plan(
         budget_mib=budget_mib, weights_mib=weights_mib, workspace_mib=200, on_cuda=True, shape=LLAMA_8B,
         page_tokens=256, context=context, wanted_tokens=wanted_tokens,
@@ -39,7 +41,9 @@ def test_at_least_one_context_is_wanted() -> None:
 
 
 def test_no_room_for_one_context_is_refused_with_the_arithmetic() -> None:
-    with pytest.raises(ConfigError, match=r"weights 8800 .* 6144 tokens 768 MiB .* 9892 MiB \(92% .* 10752\)"):
+    with pytest.raises(
+        ConfigError, match=r"weights 8800 .* 6144 tokens 768 MiB .* 9892 MiB \(92% .* 10752\)"
+    ):
         make(10752, weights_mib=8800)
 
 
@@ -48,7 +52,9 @@ def test_the_sentence_has_the_numbers() -> None:
 
 
 @given(st.integers(1000, 100_000), st.integers(0, 90_000), st.integers(1, 16384), st.integers(1, 10**6))
-def test_every_plan_stays_below_the_first_rung(budget_mib: int, weights_mib: int, context: int, wanted: int) -> None:
+def test_every_plan_stays_below_the_first_rung(
+    budget_mib: int, weights_mib: int, context: int, wanted: int
+) -> None:
     try:
         made = make(budget_mib, weights_mib, wanted, context)
     except ConfigError:

@@ -7,7 +7,12 @@ import pytest
 from sidecar.errors import ConfigError
 from sidecar.worker.precision import Device, choose
 
-CPU, PASCAL, TURING, AMPERE = Device("cpu"), Device("cuda", (6, 1)), Device("cuda", (7, 5)), Device("cuda", (8, 6))
+CPU, PASCAL, TURING, AMPERE = (
+    Device("cpu"),
+    Device("cuda", (6, 1)),
+    Device("cuda", (7, 5)),
+    Device("cuda", (8, 6)),
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +30,9 @@ CPU, PASCAL, TURING, AMPERE = Device("cpu"), Device("cuda", (6, 1)), Device("cud
         (AMPERE, None, "float16", "4bit", "float16", None),
     ],
 )
-def test_table(device: Device, method: str | None, stored: str, asked: str, dtype: str, kernel: str | None) -> None:
+def test_table(
+    device: Device, method: str | None, stored: str, asked: str, dtype: str, kernel: str | None
+) -> None:
     chosen = choose(device, method, stored, asked)
     assert (chosen.dtype, chosen.gptq_kernel) == (dtype, kernel)
     assert chosen.dtype_reason

@@ -56,7 +56,7 @@ def test_any_batch_keeps_its_bounds(pairs: list[tuple[int, int]], budget_tokens:
 @given(positions, st.integers(1, 256))
 def test_every_batch_ends(pairs: list[tuple[int, int]], budget_tokens: int) -> None:
     """Step by step everything is computed: nobody waits for ever."""
-    left = {key: pair for key, pair in enumerate(pairs)}
+    left = dict(enumerate(pairs))
     for _ in range(3000):
         chunks = schedule([Position(k, c, n) for k, (c, n) in left.items()], budget_tokens)
         if not chunks:

@@ -62,7 +62,12 @@ def test_tokens_are_those_of_generate(
 
 def test_every_answer_is_the_same_alone_and_in_a_crowd(model: Model) -> None:
     """Greedy and seeded, at 32 streams."""
-    kinds = [GREEDY, Sampling(seed=5), Sampling(seed=5, top_k=20), Sampling(seed=9, top_p=0.9, temperature=1.3)]
+    kinds = [
+        GREEDY,
+        Sampling(seed=5),
+        Sampling(seed=5, top_k=20),
+        Sampling(seed=9, top_p=0.9, temperature=1.3),
+    ]
     cases = [(ids, kinds[i % 4]) for i, ids in enumerate(prompts(32, 40, seed=4))]
     crowd = Driver(model)
     for index, (ids, sampling) in enumerate(cases):
@@ -187,7 +192,11 @@ def test_a_step_that_raises_ends_its_requests_and_the_loop_goes_on(model: Model)
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_out_of_memory_costs_the_largest_request_alone(model: Model, error: Exception) -> None:
     wanted = expected(model, [1, 2, 3], 12)

@@ -91,7 +91,9 @@ def test_the_largest_are_found_at_any_width(width: int) -> None:
 
 
 def test_the_numbers_are_uniform_and_of_their_own() -> None:
-    numbers = [uniform(seed, c, p, a) for seed in range(5) for c in range(4) for p in range(100) for a in (0, 1)]
+    numbers = [
+        uniform(seed, c, p, a) for seed in range(5) for c in range(4) for p in range(100) for a in (0, 1)
+    ]
     assert kstest(numbers, "uniform").pvalue > 1e-3
     assert len(set(numbers)) == len(numbers)
     assert uniform(-1, 0, 0) == uniform(2**64 - 1, 0, 0)
@@ -124,7 +126,9 @@ def test_a_row_that_is_not_a_number_is_named_and_costs_no_other() -> None:
     assert choose(logits, rows) == [NOT_A_NUMBER, 1, NOT_A_NUMBER]
 
 
-def chosen(logits: list[float], s: Sampling, counts: dict[int, int], prompt: frozenset[int] = frozenset()) -> int:
+def chosen(
+    logits: list[float], s: Sampling, counts: dict[int, int], prompt: frozenset[int] = frozenset()
+) -> int:
     greedy = Sampling(**{**{f: getattr(s, f) for f in s.__slots__}, "temperature": 0.0})
     return choose(torch.tensor([logits]), [Row(greedy, 0, prompt_ids=prompt, counts=counts)])[0]
 

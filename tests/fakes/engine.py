@@ -49,6 +49,7 @@ class ScriptedEngine:
     def __init__(self, capacity: Capacity = CAPACITY, state: EngineState | None = None) -> None:
         self.capacity = capacity
         self.requests: list[GenerationRequest] = []
+        self.forgotten: list[str] = []
         self.open: set[str] = set()
         self.held: set[str] = set()
         self.closing: set[str] = set()
@@ -95,6 +96,10 @@ class ScriptedEngine:
         pages = script.number("pages")
         needed = math.ceil((prompt + asked * request.n) / self.capacity.page_tokens)
         return Price(prompt, asked, needed if pages is None else pages)
+
+    def forget(self, request: GenerationRequest) -> None:
+        """Note who was priced and will not be streamed any more."""
+        self.forgotten.append(request.id)
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Event]:
         """Say the words, or whatever else the script wants."""

@@ -1,0 +1,121 @@
+"""A worker without a model: `python worker.py SCRIPT... --fd N`, started in place of the real one.
+
+It echoes: the answer to a prompt is the prompt's words, one a step. What it does wrong is said by
+the words of SCRIPT:
+
+    refuse          answers Load with Refused
+    die-loading     exits 3 in place of loading
+    die-at=N        exits 1 when the Nth request begins
+    mute            loads, prices, and then never says a word
+    garbage         writes a frame that is not msgpack
+    orphan          leaves a grandchild that holds stderr open, and prints its pid
+    stubborn        ignores SIGTERM and the end of its socket
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from sidecar.generation import Capacity, EngineStats, Price, Usage
+from sidecar.worker import messages
+from sidecar.worker.messages import (
+    Begin,
+    Cancel,
+    FromWorker,
+    Load,
+    Loaded,
+    Output,
+    Prepare,
+    Priced,
+    Progress,
+    Refused,
+    Released,
+    Step,
+)
+
+SCRIPT = sys.argv[1 : sys.argv.index("--fd")]
+SOCKET = socket.socket(fileno=int(sys.argv[-1]))
+
+
+def send(message: FromWorker) -> None:
+    SOCKET.sendall(messages.frame(message))
+
+
+class Echo:
+    """Knows prepared and running requests; `step` gives each running one its next word."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, list[str]] = {}
+        self.given: dict[str, int] = {}
+        self.begun = 0
+
+    def hear(self, message: messages.ToWorker) -> None:
+        match message:
+            case Load():
+                load()
+            case Prepare(id=id, text=text):
+                self.words[id] = (text or "").split()
+                send(Priced(id, Price(len(self.words[id]), len(self.words[id]), 1)))
+            case Begin(id=id) if "mute" not in SCRIPT:
+                self.begun += 1
+                if f"die-at={self.begun}" in SCRIPT:
+                    sys.exit(1)
+                self.given[id] = 0
+            case Cancel(id=id):
+                self.words.pop(id, None)
+                self.given.pop(id, None)
+                send(Released(id))
+
+    def step(self) -> None:
+        for id in list(self.given):
+            words, at = self.words[id], self.given[id]
+            last = at + 1 >= len(words)
+            send(Step((Output(id, 0, f"{words[at]} ", 1, "stop" if last else None),)))
+            self.given[id] += 1
+            if last:
+                del self.words[id], self.given[id]
+                send(Released(id, Usage(len(words), len(words))))
+
+
+def load() -> None:
+    if "refuse" in SCRIPT:
+        send(Refused("bad_config", "refused on purpose"))
+        sys.exit(78)
+    if "die-loading" in SCRIPT:
+        print("missing tensor 'output.weight'", file=sys.stderr, flush=True)
+        sys.exit(3)
+    if "garbage" in SCRIPT:
+        SOCKET.sendall(b"\x00\x00\x00\x03\xc1\xc1\xc1")
+    if "orphan" in SCRIPT:
+        child = subprocess.Popen(["sleep", "600"])
+        print(f"grandchild {child.pid}", file=sys.stderr, flush=True)
+        send(Progress("load", 0.5, str(child.pid)))
+    send(Progress("load", 0.5, "half way"))
+    send(Loaded("cpu", Capacity(4, 64, 16, 512), (("model", "echo"),), EngineStats()))
+
+
+def main() -> None:
+    if "stubborn" in SCRIPT:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    echo, frames = Echo(), messages.Frames()
+    while True:
+        SOCKET.settimeout(0.005 if echo.given else None)
+        try:
+            data = SOCKET.recv(65536)
+            if not data:
+                break
+            for body in frames.feed(data):
+                echo.hear(messages.decode_to_worker(body))
+        except TimeoutError:
+            pass
+        echo.step()
+    while "stubborn" in SCRIPT:
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
