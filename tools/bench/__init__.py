@@ -1,0 +1,1 @@
+"""What `make bench` measures: this server beside `transformers serve --continuous-batching`."""

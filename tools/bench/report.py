@@ -1,0 +1,104 @@
+"""`docs/benchmarks.json` as the tables of `docs/benchmarks.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN = "<!-- tables: made from benchmarks.json by `make bench` -->"
+END = "<!-- end of tables -->"
+
+TABLES = {
+    "speed": "Tokens per second, from the first request sent to the last token read",
+    "decode": "Tokens per second once every stream has its first token (shown, nothing is wanted)",
+    "first": "Time to the first token",
+    "start": "From process start to the first token",
+    "memory": "Memory of the whole process tree",
+    "sampler": "The sampler alone, vocabulary of 128,256, one thread, one call",
+    "prefix": "A prompt that was seen before (ours alone; `theirs` is the first time)",
+}
+
+
+def render(results: dict[str, Any]) -> str:
+    """All tables, and the lines about the machine. The same results give the same text."""
+    parts = [_machine(results), _summary(results["points"])]
+    for key, title in TABLES.items():
+        if points := [p for p in results["points"] if p["table"] == key]:
+            parts.append(f"### {title}\n\n{_table(points)}")
+    parts.append(_gpu(results.get("gpu")))
+    return "\n\n".join(parts) + "\n"
+
+
+def replace(document: str, tables: str) -> str:
+    """The document with new tables between its markers. ValueError without markers."""
+    head, begin, rest = document.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the document has no markers for the tables")
+    return f"{head}{BEGIN}\n\n{tables}\n{END}{tail}"
+
+
+def write(document: Path, results: dict[str, Any]) -> None:
+    """Put the tables of the results into the file."""
+    document.write_text(replace(document.read_text("utf-8"), render(results)), "utf-8")
+
+
+def _machine(results: dict[str, Any]) -> str:
+    m, s, seen = results["machine"], results["sizes"], results["seen"]
+    lines = [
+        f"Measured {m['date']} on {m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB; Python "
+        f"{m['python']}, torch {m['torch']}, transformers {m['transformers']}. In the seconds before, "
+        f"others kept the processors {m['busy_before_percent']:.0f} % busy.",
+        f"Both servers: {s['threads']} threads, {s['kv_tokens']} tokens of KV memory in pages of "
+        f"{s['page_tokens']}, {s['batch_tokens']} tokens in a step.",
+    ]
+    lines += [f"- {name}: {value:.2f}" for name, value in seen.items()]
+    return "\n".join([lines[0], "", lines[1], "", *lines[2:]]).strip()
+
+
+def _summary(points: Sequence[dict[str, Any]]) -> str:
+    judged = [p for p in points if p["wanted"] is not None]
+    short = [p for p in judged if not p["met"]]
+    text = f"{len(judged) - len(short)} of {len(judged)} wanted ratios are met."
+    if short:
+        text += " Short: " + "; ".join(f"{p['what']} ({p['table']})" for p in short) + "."
+    return text
+
+
+def _table(points: Sequence[dict[str, Any]]) -> str:
+    lines = ["| what | ours | theirs | times better (range) | pairs | wanted | met |", "|---|" + "---:|" * 6]
+    lines += [_row(point) for point in points]
+    return "\n".join(lines)
+
+
+def _row(p: dict[str, Any]) -> str:
+    low, high = p["ratio_range"]
+    ratio = f"{p['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    wanted = "" if p["wanted"] is None else f"{p['wanted']:g}"
+    met = {None: "", True: "yes", False: "**no**"}[p["met"]]
+    values = f"{_number(p['ours'])} {p['unit']} | {_number(p['theirs'])} {p['unit']}"
+    return f"| {p['what']} | {values} | {ratio} | {p['pairs']} | {wanted} | {met} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _gpu(gpu: dict[str, Any] | None) -> str:
+    title = "### On an NVIDIA card"
+    if gpu is None:
+        return f"{title}\n\nNot measured here: `make gpu-test` on a machine with a card fills this in."
+    lines = [
+        f"{gpu['card']}, {gpu['model']}; measured copy bandwidth {gpu['copy_gb_per_s']:.0f} GB/s.",
+        "",
+        "| streams | graphs | tokens/s | card's limit | share | peak VRAM |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for run in gpu["runs"]:
+        lines.append(
+            f"| {run['streams']} | {'on' if run['graphs'] else 'off'} | {_number(run['tokens_per_s'])} | "
+            f"{_number(run['limit_tokens_per_s'])} | {run['tokens_per_s'] / run['limit_tokens_per_s']:.0%} | "
+            f"{run['peak_mib']:.0f} MiB |"
+        )
+    return title + "\n\n" + "\n".join(lines)
