@@ -160,7 +160,7 @@ TABLE: tuple[Setting, ...] = (
         ("THREADS", "N_THREADS", "LLAMACPP_THREADS_OVERRIDE"),
         _whole(1, 1024),
         "a number from 1 to 1024",
-        "Threads of the model on a CPU; all cores when not set.",
+        "Threads of the model on a CPU; one fewer than the cores when not set.",
         "threads",
     ),
     Setting(

@@ -66,7 +66,10 @@ def test_a_closed_connection_frees_its_place(server: Program, streamed: bool, wa
 def begin(server: Program, streamed: bool) -> socket.socket:
     """A long request on a socket of its own, of which nothing is read."""
     body = json.dumps({**LONG, "stream": streamed}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     connection = socket.create_connection(("127.0.0.1", server.port))
     connection.sendall(head.encode() + body)
     return connection

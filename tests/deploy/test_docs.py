@@ -1,0 +1,61 @@
+"""Documents that could drift from the code are held to it.
+
+`python tests/deploy/test_docs.py` writes the README's table of settings anew.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sidecar.settings_table import TABLE
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+MARKED = re.compile(r"(<!-- settings:[^>]*-->\n)(.*?)(<!-- /settings -->)", re.DOTALL)
+
+
+def with_settings(text: str) -> str:
+    """The README with the table of settings as it must be."""
+    from sidecar.settings import readme_table
+
+    return MARKED.sub(lambda m: f"{m[1]}{readme_table().strip()}\n{m[3]}", text)
+
+
+def test_the_readmes_settings_are_the_codes() -> None:
+    text = README.read_text()
+    assert MARKED.search(text)
+    assert text == with_settings(text)
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README.read_text())) <= targets | {"and"}
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_every_endpoint_of_the_readme_is_served() -> None:
+    routes = "".join(path.read_text() for path in (ROOT / "sidecar" / "api").glob("*.py"))
+    named = re.findall(r"`(?:GET|POST)? ?(/[a-z0-9/]+)", README.read_text())
+    assert len(named) > 8
+    assert [path for path in named if f'"{path.rstrip("/")}' not in routes] == []
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    code = "".join(
+        path.read_text() for path in (ROOT / "sidecar").rglob("*.py") if path.name != "settings_table.py"
+    )
+    assert [row.field for row in TABLE if f".{row.field}" not in code and f'"{row.field}"' not in code] == []
+
+
+def test_locks_name_no_index() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        assert not re.search(r"^--(index|extra|find)|https?://", lock.read_text(), re.MULTILINE)
+
+
+if __name__ == "__main__":
+    README.write_text(with_settings(README.read_text()))
