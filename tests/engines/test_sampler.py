@@ -177,8 +177,9 @@ def test_no_draw_leaves_the_support(
 ) -> None:
     s = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     logits = torch.tensor(values)
-    allowed = defined(logits, s)
     token = choose(logits[None].clone(), [Row(s, seed)])[0]
-    # A token on the very edge may be in or out by the last bit of a float32.
-    loose = defined(logits, Sampling(temperature, min(top_p + 1e-4, 1.0), top_k, max(min_p - 1e-4, 0.0)))
-    assert allowed[token] > 0 or loose[token] > 0
+    # A token on the very edge may be in or out by the last bit of a float32, and which of several
+    # equals are among the k largest is nobody's promise.
+    loose = Sampling(temperature, min(top_p + 1e-4, 1.0), top_k, max(min_p - 1e-4, 0.0))
+    allowed = logits[(defined(logits, s) > 0) | (defined(logits, loose) > 0)]
+    assert logits[token] in allowed
