@@ -54,13 +54,18 @@ def _by_length(window: list[Encoded]) -> Iterator[list[Encoded]]:
     yield group
 
 
+def groups_by_length(encoded: list[Encoded], rng: Random) -> Iterator[list[Encoded]]:
+    """Rows of about one length together, at most `BATCH_TOKENS` in each group."""
+    for at in range(0, len(encoded), WINDOW):
+        groups = list(_by_length(encoded[at : at + WINDOW]))
+        rng.shuffle(groups)
+        yield from groups
+
+
 def _short_batches(encoded: list[Encoded], rng: Random) -> Iterator[Batch]:
     while True:
         rng.shuffle(encoded)
-        for at in range(0, len(encoded), WINDOW):
-            groups = list(_by_length(encoded[at : at + WINDOW]))
-            rng.shuffle(groups)
-            yield from (batch(group) for group in groups)
+        yield from (batch(group) for group in groups_by_length(encoded, rng))
 
 
 def _long_batches(short: list[Encoded], long: list[Encoded], end: int, rng: Random) -> Iterator[Batch]:
