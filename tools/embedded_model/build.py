@@ -24,7 +24,7 @@ from tools.embedded_model.text import HELD_OUT_SEED, held_out
 from tools.embedded_model.tokens import CONTEXT, VOCABULARY
 
 WORK = Path("build/embedded_model")
-STEPS = ["train", "polish", "quantize", "export_gguf"]
+STEPS = ["train", "quantize", "export_gguf"]
 
 
 def artefacts(folder: Path = HERE) -> list[Path]:
