@@ -15,6 +15,7 @@ from sidecar import embedded
 from sidecar.errors import ConfigError, WeightsDamaged, WeightsMissing
 
 EMBEDDED = "embedded"
+MIB = 1024 * 1024
 # The files of a model that are data: weights, configuration, tokenizer, chat template.
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -106,6 +107,11 @@ def check(folder: Path) -> dict[str, Any]:
     for file in weights:
         _check_header(file)
     return dict(config)
+
+
+def stored_mib(folder: Path) -> float:
+    """The size of all weights on disk."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / MIB
 
 
 def _check_header(file: Path) -> None:

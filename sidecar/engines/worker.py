@@ -46,6 +46,7 @@ from sidecar.worker.messages import (
     FromWorker,
     Load,
     Loaded,
+    Log,
     Output,
     Priced,
     Progress,
@@ -57,6 +58,7 @@ from sidecar.worker.messages import (
 )
 
 log = logging.getLogger(__name__)
+worker_log = logging.getLogger("sidecar.worker")
 
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 COMMAND = (sys.executable, "-m", "sidecar.worker")
@@ -311,6 +313,8 @@ class WorkerEngine:
                 self._state = Failed(reason, exit_code)
             case Beat(stats=stats):
                 self._stats = stats
+            case Log(level=level, text=text):
+                worker_log.log(level, "%s", text)
             case Priced() | Step() | Released():
                 boot.deliver(message)
 

@@ -71,6 +71,26 @@ class Connection:
         return []
 
 
+class Wire(logging.Handler):
+    """Takes our own log records, tracebacks included, to the server's log."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.INFO)
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record, one frame."""
+        self._connection.send(messages.Log(record.levelno, self.format(record)))
+
+
+def log_into(connection: Connection) -> None:
+    """Our records go to the server; what libraries write to stderr is kept as last words."""
+    own = logging.getLogger("sidecar")
+    own.setLevel(logging.INFO)
+    own.addHandler(Wire(connection))
+    own.propagate = False
+
+
 class Texts:
     """The text thread: renders, tokenises and prices, in the order of arrival."""
 
@@ -91,7 +111,7 @@ class Texts:
         except SidecarError as error:
             self._loop.arrivals.put(Prepared(prepare.id, None, error))
         except Exception as error:
-            log.error("a prompt could not be prepared", exc_info=error)
+            log.error("the prompt of %s could not be prepared", prepare.id, exc_info=error)
             fault = EngineFault("The prompt could not be prepared; the details are in the log.")
             self._loop.arrivals.put(Prepared(prepare.id, None, fault))
         else:
@@ -140,7 +160,7 @@ def main() -> int:
     if not first or not isinstance(first[0], Load):
         return 0
     config = first[0].config
-    logging.basicConfig(stream=sys.stderr, level="INFO", format="%(levelname)s %(name)s %(message)s")
+    log_into(connection)
     try:
         model = _load(config, connection)
     except StartError as error:

@@ -254,7 +254,8 @@ class Loop:
             torch.cuda.empty_cache()
         largest = max(chunks, key=lambda chunk: (chunk.count, chunk.start))
         choice = self._running[largest.key]
-        log.warning("out of memory in a step of %d tokens", sum(c.count for c in chunks))
+        total = sum(c.count for c in chunks)
+        log.warning("out of memory in a step of %d tokens; %s pays", total, choice.request_id)
         self._release(
             choice.request_id,
             OutOfMemory(
@@ -265,8 +266,9 @@ class Loop:
 
     def _fault(self, chunks: Sequence[Chunk], error: Exception) -> None:
         """The step's requests end; what it half wrote is cleared, nothing of it is ever shared."""
-        log.error("a step failed", exc_info=error)
-        for id in {self._running[chunk.key].request_id for chunk in chunks}:
+        ids = {self._running[chunk.key].request_id for chunk in chunks}
+        log.error("a step failed for %s", ", ".join(sorted(ids)), exc_info=error)
+        for id in ids:
             self._release(id, EngineFault("The engine failed in a step; the details are in its log."))
         self.blocks.forget()
         if not self._running:

@@ -1,7 +1,7 @@
 """What the API process and the worker say to each other: small typed values, framed msgpack.
 
     API -> worker    Load, then Prepare | Begin | Cancel ...      (closing the socket means stop)
-    worker -> API    Progress ..., Loaded | Refused, then Priced | Step | Released | Beat ...
+    worker -> API    Progress ..., Loaded | Refused, then Priced | Step | Released | Beat | Log ...
 
 A request lives from Prepare to Released. Prepare only tokenises; Begin puts it to work; Cancel
 is answered by Released in any state, and an id is never used again before that. Every frame is
@@ -153,7 +153,14 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     stats: EngineStats
 
 
-FromWorker = Progress | Loaded | Refused | Priced | Step | Released | Beat
+class Log(msgspec.Struct, frozen=True, tag=True):
+    """A line, or a traceback, for the server's log. `level` as in the logging module."""
+
+    level: int
+    text: str
+
+
+FromWorker = Progress | Loaded | Refused | Priced | Step | Released | Beat | Log
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

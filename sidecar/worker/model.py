@@ -115,6 +115,7 @@ def load(config: WorkerConfig, report: Report) -> Model:
         config.quantization,
     )
     network_config = _checked_config(folder, config.context)
+    budget.check_weights(weights.stored_mib(folder), chosen.kept, _budget_mib(config, device))
     attention.register()
     varlen = _has_varlen(device)
     name = attention.PAGED_VARLEN if varlen else attention.PAGED_SDPA
@@ -208,7 +209,7 @@ def _plan(config: WorkerConfig, network: Any, device: torch.device, page_tokens:
     held = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     rows = max(config.slots, 1)
     return budget.plan(
-        budget_mib=config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib,
+        budget_mib=_budget_mib(config, device),
         weights_mib=held / budget.MIB,
         workspace_mib=budget.workspace_mib(
             config.batch_tokens, c.hidden_size, c.intermediate_size, rows * c.vocab_size
@@ -219,6 +220,10 @@ def _plan(config: WorkerConfig, network: Any, device: torch.device, page_tokens:
         context=config.context,
         wanted_tokens=config.kv_tokens or config.slots * config.context,
     )
+
+
+def _budget_mib(config: WorkerConfig, device: torch.device) -> int | None:
+    return config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
 
 
 def _kv_shape(network: Any) -> budget.KvShape:

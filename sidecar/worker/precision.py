@@ -24,6 +24,7 @@ class Precision:
     weights: str
     weights_reason: str
     gptq_kernel: str | None = None
+    kept: float = 1.0  # share of the stored size that the loaded weights take
 
 
 def choose(device: Device, method: str | None, checkpoint_dtype: str, quantization: str) -> Precision:
@@ -64,7 +65,8 @@ def _bitsandbytes(device: Device, method: str | None, stored: str, quantization:
             f"The checkpoint is already quantised with {method}; leave load_in_{quantization} out."
         )
     dtype, reason = _dtype(device, None, stored)
-    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for")
+    kept = (0.5 if quantization == "8bit" else 0.25) * (0.5 if stored == "float32" else 1.0)
+    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for", kept=kept)
 
 
 def _dtype(device: Device, method: str | None, stored: str) -> tuple[str, str]:
