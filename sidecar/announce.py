@@ -56,10 +56,10 @@ async def announce(
     if isinstance(state, Failed):
         say(f"The model could not be loaded: {state.reason}")
         return state
+    answer = await ask(service)
     say(f"\n  Ready      {url}")
-    for name, value in _facts(state, profile):
+    for name, value in (*_facts(state, profile), ("answer", answer)):
         say(f"  {name:<10} {value}")
-    say(f"  answer     {await ask(service)}")
     say(f"\n  {curl(url, '/generate', needs_key=settings.api_key is not None)}\n")
     return state
 
