@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
-import msgspec
 
 from sidecar import errors
-from sidecar.engines.child import Child, restart_delay_s
+from sidecar.engines.boot import Boot, Item
+from sidecar.engines.child import restart_delay_s
 from sidecar.errors import EngineCrashed, EngineStalled, NotReady, SidecarError
 from sidecar.generation import (
     Delta,
@@ -38,7 +35,6 @@ from sidecar.generation import (
     Ready,
     Started,
 )
-from sidecar.worker import messages
 from sidecar.worker.messages import (
     Beat,
     Begin,
@@ -53,86 +49,18 @@ from sidecar.worker.messages import (
     Refused,
     Released,
     Step,
-    ToWorker,
     WorkerConfig,
 )
 
 log = logging.getLogger(__name__)
 worker_log = logging.getLogger("sidecar.worker")
 
-PACKAGE_ROOT = str(Path(__file__).parents[2])
 COMMAND = (sys.executable, "-m", "sidecar.worker")
 STOP_GRACE_S = 5.0
 # The worker beats once a second between steps; no step of a working engine takes this long.
 STALL_S = 60.0
 # A cancelled request is let go of at the end of the step that is under way.
 RELEASE_S = 30.0
-
-Item = Priced | Output | Released | SidecarError
-
-
-class Boot:
-    """One life of the worker: its process, its socket, and the requests that it knows."""
-
-    def __init__(self, child: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.child = child
-        self._reader = reader
-        self._writer = writer
-        self._requests: dict[str, asyncio.Queue[Item]] = {}
-        self.heard_at = time.monotonic()
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is owed to anybody."""
-        return bool(self._requests)
-
-    def send(self, message: ToWorker) -> None:
-        """Queue one frame; a closed socket is noticed by the reader."""
-        self._writer.write(messages.frame(message))
-
-    def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
-        """Make the request known and have it prepared; what is said of it comes in the queue."""
-        inbox: asyncio.Queue[Item] = asyncio.Queue()
-        self._requests[request.id] = inbox
-        self.send(messages.prepare(request))
-        return inbox
-
-    def knows(self, id: str) -> bool:
-        """Whether the worker still holds something of the request."""
-        return id in self._requests
-
-    async def frames(self) -> AsyncIterator[FromWorker]:
-        """What the worker says, until it closes the socket or stops making sense."""
-        cut = messages.Frames()
-        try:
-            while data := await self._reader.read(1 << 16):
-                self.heard_at = time.monotonic()
-                for body in cut.feed(data):
-                    yield messages.decode_from_worker(body)
-        except ConnectionError:
-            return
-        except (ValueError, msgspec.MsgspecError) as error:
-            log.error("the worker broke its protocol: %s", error)
-            self.child.kill()
-
-    def deliver(self, message: Priced | Step | Released) -> None:
-        """Hand each part to the request that it is about; the unknown has been given up before."""
-        if isinstance(message, Step):
-            for output in message.outputs:
-                if (inbox := self._requests.get(output.id)) is not None:
-                    inbox.put_nowait(output)
-        elif isinstance(message, Released):
-            if (inbox := self._requests.pop(message.id, None)) is not None:
-                inbox.put_nowait(message)
-        elif (inbox := self._requests.get(message.id)) is not None:
-            inbox.put_nowait(message)
-
-    def fail(self, error: SidecarError) -> None:
-        """Nothing more will come: tell everybody."""
-        self._writer.close()
-        for inbox in self._requests.values():
-            inbox.put_nowait(error)
-        self._requests.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +88,7 @@ class WorkerEngine:
         self._delay_s = delay_s
         self._state: EngineState = Loading("start")
         self._stats = EngineStats()
+        self._changed = asyncio.Event()
         self._boot: Boot | None = None
         self._opened: dict[str, Opened] = {}
         self._owner: asyncio.Task[None] | None = None
@@ -205,6 +134,7 @@ class WorkerEngine:
         """See `Engine.stream`."""
         opened = self._opened.get(request.id)
         if opened is None or opened.boot is not self._boot:  # restarted while it waited
+            await self._loaded()
             opened = await self._prepare(request)
         boot, inbox = opened.boot, opened.inbox
         boot.send(Begin(request.id))
@@ -238,6 +168,11 @@ class WorkerEngine:
         opened = self._opened[request.id] = Opened(boot, inbox, item.price)
         return opened
 
+    async def _loaded(self) -> None:
+        """Wait for the end of a restart; the request's own deadline is its caller's business."""
+        while isinstance(self._state, Loading):
+            await self._changed.wait()
+
     def _ready_boot(self) -> Boot:
         if isinstance(self._state, Ready) and self._boot is not None:
             return self._boot
@@ -255,19 +190,21 @@ class WorkerEngine:
             self._deaths_at.append(time.monotonic())
             delay_s = self._delay_s(self._deaths_at, time.monotonic())
             if delay_s is None:
-                self._state = Failed(
-                    f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
-                    f"{code} and the words: {last_line or 'none'}"
+                self._enter(
+                    Failed(
+                        f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
+                        f"{code} and the words: {last_line or 'none'}"
+                    )
                 )
                 log.error("giving up: %s", self._state.reason)
                 return
             log.error("the worker ended with exit code %s; starting again in %g s", code, delay_s)
-            self._state = Loading("restart", None, f"after exit code {code}")
+            self._enter(Loading("restart", None, f"after exit code {code}"))
             await asyncio.sleep(delay_s)
 
     async def _live(self) -> tuple[int, str]:
         """From start to death of one worker; its exit code and the last line of its stderr."""
-        boot = self._boot = await self._spawn()
+        boot = self._boot = await Boot.start(self._command)
         self._death_cause = None
         stall = asyncio.create_task(self._watch_stall(boot), name="worker-stall")
         try:
@@ -275,7 +212,7 @@ class WorkerEngine:
             async for message in boot.frames():
                 self._heard(boot, message)
             if not isinstance(self._state, Failed):
-                self._state = Loading("restart")
+                self._enter(Loading("restart"))
             boot.fail(self._death_cause or EngineCrashed("The engine died while it worked on this request."))
             # It closed the socket, so it is ending: its own exit code is the one to know.
             code = await boot.child.stop(STOP_GRACE_S, patience_s=1.0)
@@ -289,28 +226,23 @@ class WorkerEngine:
             with anyio.CancelScope(shield=True):
                 await boot.child.stop(STOP_GRACE_S)
 
-    async def _spawn(self) -> Boot:
-        ours, theirs = socket.socketpair()
-        # The package is found wherever the server was started from.
-        path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-        with theirs:
-            command = (*self._command, "--fd", str(theirs.fileno()))
-            env = {**os.environ, "PYTHONPATH": path}
-            child = await Child.start(command, pass_fds=[theirs.fileno()], env=env)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        return Boot(child, reader, writer)
+    def _enter(self, state: EngineState) -> None:
+        """The one place where the state changes; whoever waits for that is told."""
+        self._state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _heard(self, boot: Boot, message: FromWorker) -> None:
         match message:
             case Progress(phase=phase, fraction=fraction, detail=detail):
-                self._state = Loading(phase, fraction, detail)
+                self._enter(Loading(phase, fraction, detail))
             case Loaded(device=device, capacity=capacity, about=about, stats=stats):
                 self._stats = stats
-                self._state = Ready(device, capacity, about)
+                self._enter(Ready(device, capacity, about))
             case Refused(code=code, message=reason):
                 kind = errors.tree().get(code)
                 exit_code = kind.exit_code if kind and issubclass(kind, errors.StartError) else 70
-                self._state = Failed(reason, exit_code)
+                self._enter(Failed(reason, exit_code))
             case Beat(stats=stats):
                 self._stats = stats
             case Log(level=level, text=text):

@@ -1,0 +1,102 @@
+"""One life of the worker: its process, its socket, and the requests that it knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sidecar.engines.child import Child
+from sidecar.errors import SidecarError
+from sidecar.generation import GenerationRequest
+from sidecar.worker import messages
+from sidecar.worker.messages import FromWorker, Output, Priced, Released, Step, ToWorker
+
+log = logging.getLogger(__name__)
+
+PACKAGE_ROOT = str(Path(__file__).parents[2])
+
+Item = Priced | Output | Released | SidecarError
+
+
+class Boot:
+    """See the module."""
+
+    def __init__(self, child: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.child = child
+        self._reader = reader
+        self._writer = writer
+        self._requests: dict[str, asyncio.Queue[Item]] = {}
+        self.heard_at = time.monotonic()
+
+    @classmethod
+    async def start(cls, command: Sequence[str]) -> Boot:
+        """Start `command --fd N`, N being the other end of our socket pair."""
+        ours, theirs = socket.socketpair()
+        # The package is found wherever the server was started from.
+        path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
+        env = {**os.environ, "PYTHONPATH": path}
+        with theirs:
+            fd = theirs.fileno()
+            child = await Child.start((*command, "--fd", str(fd)), pass_fds=[fd], env=env)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        return cls(child, reader, writer)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is owed to anybody."""
+        return bool(self._requests)
+
+    def send(self, message: ToWorker) -> None:
+        """Queue one frame; a closed socket is noticed by the reader."""
+        self._writer.write(messages.frame(message))
+
+    def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
+        """Make the request known and have it prepared; what is said of it comes in the queue."""
+        inbox: asyncio.Queue[Item] = asyncio.Queue()
+        self._requests[request.id] = inbox
+        self.send(messages.prepare(request))
+        return inbox
+
+    def knows(self, id: str) -> bool:
+        """Whether the worker still holds something of the request."""
+        return id in self._requests
+
+    async def frames(self) -> AsyncIterator[FromWorker]:
+        """What the worker says, until it closes the socket or stops making sense."""
+        cut = messages.Frames()
+        try:
+            while data := await self._reader.read(1 << 16):
+                self.heard_at = time.monotonic()
+                for body in cut.feed(data):
+                    yield messages.decode_from_worker(body)
+        except ConnectionError:
+            return
+        except (ValueError, msgspec.MsgspecError) as error:
+            log.error("the worker broke its protocol: %s", error)
+            self.child.kill()
+
+    def deliver(self, message: Priced | Step | Released) -> None:
+        """Hand each part to the request that it is about; the unknown has been given up before."""
+        if isinstance(message, Step):
+            for output in message.outputs:
+                if (inbox := self._requests.get(output.id)) is not None:
+                    inbox.put_nowait(output)
+        elif isinstance(message, Released):
+            if (inbox := self._requests.pop(message.id, None)) is not None:
+                inbox.put_nowait(message)
+        elif (inbox := self._requests.get(message.id)) is not None:
+            inbox.put_nowait(message)
+
+    def fail(self, error: SidecarError) -> None:
+        """Nothing more will come: tell everybody."""
+        self._writer.close()
+        for inbox in self._requests.values():
+            inbox.put_nowait(error)
+        self._requests.clear()
