@@ -133,7 +133,7 @@ class WorkerEngine:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event]:
         """See `Engine.stream`."""
         opened = self._opened.get(request.id)
-        if opened is None or opened.boot is not self._boot:  # restarted while it waited
+        if opened is None or not opened.boot.knows(request.id):  # restarted while it waited
             await self._loaded()
             opened = await self._prepare(request)
         boot, inbox = opened.boot, opened.inbox
@@ -190,13 +190,12 @@ class WorkerEngine:
             self._deaths_at.append(time.monotonic())
             delay_s = self._delay_s(self._deaths_at, time.monotonic())
             if delay_s is None:
-                self._enter(
-                    Failed(
-                        f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
-                        f"{code} and the words: {last_line or 'none'}"
-                    )
+                reason = (
+                    f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
+                    f"{code} and the words: {last_line or 'none'}"
                 )
-                log.error("giving up: %s", self._state.reason)
+                log.error("giving up: %s", reason)
+                self._enter(Failed(reason))
                 return
             log.error("the worker ended with exit code %s; starting again in %g s", code, delay_s)
             self._enter(Loading("restart", None, f"after exit code {code}"))
