@@ -266,7 +266,7 @@ class WorkerEngine:
 def _events(output: Output) -> list[Event]:
     events: list[Event] = []
     if output.text or output.logprobs:
-        events.append(Delta(output.choice, output.text, output.tokens, output.logprobs))
+        events.append(Delta(output.choice, output.text, logprobs=output.logprobs))
     if output.finish is not None:
         events.append(Finished(output.choice, output.finish))
     return events

@@ -48,7 +48,7 @@ class Choice:
             piece += self.text.flush()
         if scored is not None and not ended:
             self.scored.append(scored)
-        return Output(self.request_id, self.index, piece, 1, self.finish, self._shown(piece))
+        return Output(self.request_id, self.index, piece, self.finish, self._shown(piece))
 
     def _shown(self, piece: str) -> tuple[TokenLogprob, ...]:
         """Log probabilities travel with the text that they belong to, or at the end."""

@@ -8,7 +8,7 @@ What can go wrong, and whom it costs:
 
 - an error in one request (a distribution that is not a number): that request;
 - out of memory: the request with the largest share of the step; the others repeat the step;
-- any other error of a step: the requests in it; the pool is cleared, the loop goes on;
+- any other error of a step: the requests in it; shared prefixes are forgotten, the loop goes on;
 - an error that CUDA does not recover from: this process. `StickyError` leaves the loop, the
   process ends, and whoever supervises it starts another.
 """
@@ -24,11 +24,12 @@ from dataclasses import dataclass
 import torch
 
 from sidecar.errors import EngineFault, OutOfMemory, SidecarError
-from sidecar.generation import EngineStats, TokenLogprob, Usage
+from sidecar.generation import EngineStats, Usage
 from sidecar.worker import sampler
-from sidecar.worker.blocks import Blocks
+from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
-from sidecar.worker.memory import stats
+from sidecar.worker.failures import Failure, failure
+from sidecar.worker.memory import release_memory, stats
 from sidecar.worker.messages import Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step
 from sidecar.worker.model import Model
 from sidecar.worker.schedule import Chunk, Position, schedule
@@ -164,40 +165,50 @@ class Loop:
     def _positions(self) -> list[Position]:
         """All that can go on. Choices after the first wait for its prompt, which they then share."""
         ready = []
-        for key, choice in self._running.items():
+        for key, choice in list(self._running.items()):
             if choice.table is None and not self._open_table(choice):
                 continue
             ready.append(Position(key, choice.computed, len(choice.ids)))
         return ready
 
     def _open_table(self, choice: Choice) -> bool:
-        job = self._jobs[choice.request_id]
-        if job is None:
+        job = self._jobs.get(choice.request_id)
+        if job is None:  # released a moment ago, with another of its choices
             return False
         if choice.index > 0 and job.choices[0].computed < choice.prompt_tokens:
             return False
-        # The last sampled token is never computed: it needs no room.
-        choice.table = self.blocks.open(choice.ids, choice.prompt_tokens + choice.max_tokens - 1)
+        try:
+            # The last sampled token is never computed: it needs no room.
+            choice.table = self.blocks.open(choice.ids, choice.prompt_tokens + choice.max_tokens - 1)
+        except PoolExhausted as error:  # the gate reserved these pages: if they are gone, we miscounted
+            log.error("no pages for %s: %s", choice.request_id, error)
+            self._release(
+                choice.request_id, OutOfMemory("No KV memory was left for this request; try again.")
+            )
+            return False
         choice.computed = choice.table.shared_tokens
         if choice.index == 0:
             job.cached_tokens = choice.table.shared_tokens
         return True
 
     def _step(self, chunks: Sequence[Chunk]) -> None:
+        caught: Exception | None = None
         try:
             with torch.inference_mode():
                 self._advance(chunks)
-        except torch.OutOfMemoryError:
-            self._out_of_memory(chunks)
-        except RuntimeError as error:
-            if "CUDA error" in str(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
-                raise StickyError(str(error)) from error
-            if "can't allocate memory" in str(error):
-                self._out_of_memory(chunks)
-            else:
-                self._fault(chunks, error)
         except Exception as error:
-            self._fault(chunks, error)
+            caught = error
+        if caught is None:
+            return
+        meaning = failure(caught)
+        if meaning is Failure.STICKY:
+            raise StickyError(str(caught)) from caught
+        if meaning is Failure.FAULT:
+            self._fault(chunks, caught)
+        else:
+            # The traceback holds the failed pass's tensors: nothing is free before it is gone.
+            del caught
+            self._out_of_memory(chunks)
 
     def _advance(self, chunks: Sequence[Chunk]) -> None:
         batch = [self._running[chunk.key] for chunk in chunks]
@@ -217,21 +228,41 @@ class Loop:
             self._sample(logits, ends)
 
     def _sample(self, logits: torch.Tensor, ends: Sequence[tuple[int, Choice]]) -> None:
-        wanted = [choice.alternatives for _, choice in ends if choice.alternatives is not None]
-        raw = logits.clone() if wanted else logits
-        sampled = sampler.choose(logits, [choice.row for _, choice in ends])
-        scored: list[TokenLogprob | None] = [None] * len(ends)
-        if wanted:
-            for i, pairs in enumerate(sampler.logprobs(raw, sampled, max(wanted))):
-                if (alternatives := ends[i][1].alternatives) is not None:
-                    scored[i] = self._model.tokens.logprob(pairs[: alternatives + 1])
+        asked = [i for i, (_, choice) in enumerate(ends) if choice.alternatives is not None]
+        raw = logits[asked]  # a copy: choosing changes the logits
+        tokens = sampler.choose(logits, [choice.row for _, choice in ends])
+        scored = self._scored(raw, asked, tokens, ends)
         outputs = []
-        for (_, choice), token, score in zip(ends, sampled, scored, strict=True):
+        for i, ((_, choice), token) in enumerate(zip(ends, tokens, strict=True)):
             if token == sampler.NOT_A_NUMBER:
                 self._release(choice.request_id, EngineFault("The model's output is not a number."))
-            elif choice.request_id in self._jobs:
-                outputs.append(choice.accept(token, self._model.eos, score))
+            elif choice.request_id in self._jobs and (output := self._accepted(choice, token, scored.get(i))):
+                outputs.append(output)
         self._deliver(ends, outputs)
+
+    def _scored(
+        self,
+        raw: torch.Tensor,
+        asked: Sequence[int],
+        tokens: Sequence[int],
+        ends: Sequence[tuple[int, Choice]],
+    ) -> dict[int, list[tuple[int, float]]]:
+        """(id, log probability) pairs of those rows that asked for them and have a token."""
+        found = {}
+        for row, i in zip(raw, asked, strict=True):
+            if (alternatives := ends[i][1].alternatives) is not None and tokens[i] != sampler.NOT_A_NUMBER:
+                found[i] = sampler.logprobs(row, tokens[i], alternatives)
+        return found
+
+    def _accepted(self, choice: Choice, token: int, pairs: list[tuple[int, float]] | None) -> Output | None:
+        """The token as output; an error in one choice's text costs its request alone."""
+        try:
+            score = None if pairs is None else self._model.tokens.logprob(pairs)
+            return choice.accept(token, self._model.eos, score)
+        except Exception as error:
+            log.error("the text of %s could not be made", choice.request_id, exc_info=error)
+            self._release(choice.request_id, EngineFault("The answer's text could not be made; see the log."))
+            return None
 
     def _deliver(self, ends: Sequence[tuple[int, Choice]], outputs: Sequence[Output]) -> None:
         shown = tuple(output for output in outputs if output.text or output.finish or output.logprobs)
@@ -250,12 +281,16 @@ class Loop:
         """Costs the request with the most tokens in the step; the others do the step again."""
         for chunk in chunks:
             self._running[chunk.key].computed = chunk.start
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        freed_mib = release_memory(self._model.device)
         largest = max(chunks, key=lambda chunk: (chunk.count, chunk.start))
         choice = self._running[largest.key]
         total = sum(c.count for c in chunks)
-        log.warning("out of memory in a step of %d tokens; %s pays", total, choice.request_id)
+        log.warning(
+            "out of memory in a step of %d tokens; %s pays, %.0f MiB freed",
+            total,
+            choice.request_id,
+            freed_mib,
+        )
         self._release(
             choice.request_id,
             OutOfMemory(
@@ -265,7 +300,7 @@ class Loop:
         )
 
     def _fault(self, chunks: Sequence[Chunk], error: Exception) -> None:
-        """The step's requests end; what it half wrote is cleared, nothing of it is ever shared."""
+        """The step's requests end; what it half wrote was never shared, and older pages are not trusted."""
         ids = {self._running[chunk.key].request_id for chunk in chunks}
         log.error("a step failed for %s", ", ".join(sorted(ids)), exc_info=error)
         for id in ids:

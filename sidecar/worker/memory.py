@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 
 import torch
 
+from sidecar.budget import MIB
 from sidecar.generation import EngineStats
 
 _PAGE_BYTES = resource.getpagesize()
@@ -15,6 +17,16 @@ def resident_bytes() -> int:
     """This process's resident memory (proc(5), statm)."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def release_memory(device: torch.device) -> float:
+    """Give back what nobody refers to any more; the MiB that came free on the device."""
+    gc.collect()
+    if device.type != "cuda":
+        return 0.0
+    before = torch.cuda.memory_reserved(device)
+    torch.cuda.empty_cache()
+    return (before - torch.cuda.memory_reserved(device)) / MIB
 
 
 def stats(device: torch.device, running: int, pages_used: int, pages_cached: int) -> EngineStats:

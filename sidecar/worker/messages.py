@@ -126,7 +126,6 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     id: str
     choice: int
     text: str
-    tokens: int
     finish: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
 

@@ -25,6 +25,9 @@ from sidecar.generation import Sampling
 # What `choose` returns for a row whose logits hold a NaN: its request has no next token.
 NOT_A_NUMBER = -1
 _BLOCK = 128
+# The rows of a batch look for as many candidates as the largest top_k among them wants; whoever
+# wants more than this pays for it alone.
+_SHORT = 1024
 # A nucleus that was missed so often is small and is drawn from by sorting instead.
 _MAX_ATTEMPTS = 12
 _MASK_64 = (1 << 64) - 1
@@ -72,15 +75,19 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
         if row.adjusts:
             _adjust(logits[index], row)
     tokens = [NOT_A_NUMBER] * len(rows)
-    greedy, short, full = list[int](), list[int](), list[int]()
+    greedy, short, long, full = list[int](), list[int](), list[int](), list[int]()
     for i, (row, best) in enumerate(zip(rows, logits.amax(dim=-1).tolist(), strict=True)):
         if not math.isfinite(best):
             continue
+        top_k = row.sampling.top_k
         if row.sampling.temperature == 0.0:
             greedy.append(i)
+        elif 0 < top_k < logits.shape[-1]:
+            (short if top_k <= _SHORT else long).append(i)
         else:
-            (short if 0 < row.sampling.top_k < logits.shape[-1] else full).append(i)
-    for indices, draw in ((greedy, _best), (short, _from_top_k), (full, _from_all)):
+            full.append(i)
+    draws = ((greedy, _best), (short, _from_top_k), (long, _from_top_k), (full, _from_all))
+    for indices, draw in draws:
         if indices:
             picked = logits if len(indices) == len(rows) else logits[indices]
             for index, token in zip(indices, draw(picked, [rows[i] for i in indices]), strict=True):
@@ -88,19 +95,15 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     return tokens
 
 
-def logprobs(logits: Tensor, tokens: Sequence[int], alternatives: int) -> list[list[tuple[int, float]]]:
-    """For each row (id, log probability) of its token, then of the likeliest `alternatives`.
+def logprobs(logits: Tensor, token: int, alternatives: int) -> list[tuple[int, float]]:
+    """(id, log probability) of the token, then of the likeliest `alternatives`.
 
-    Of the model's own distribution: call it before `choose`, which changes the logits.
+    `logits` [vocabulary] are the model's own: keep a copy before `choose`, which changes them.
     """
     scores = torch.log_softmax(logits, dim=-1)
-    own = scores.gather(1, torch.tensor(tokens, device=scores.device)[:, None])
-    top, ids = scores.topk(max(alternatives, 1), dim=-1)
-    found = []
-    for i, token in enumerate(tokens):
-        best = zip(_listed(ids[i]), top[i].tolist(), strict=True)
-        found.append([(token, own[i].item()), *list(best)[:alternatives]])
-    return found
+    best = scores.topk(alternatives)
+    others = zip(_listed(best.indices), best.values.tolist(), strict=True)
+    return [(token, float(scores[token])), *others]
 
 
 def _adjust(logits: Tensor, row: Row) -> None:
@@ -132,7 +135,7 @@ def _from_top_k(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """Rows with top-k: all that follows happens on the largest k of any row, sorted."""
     k = max(row.sampling.top_k for row in rows)
     values, ids = _largest(logits, k)
-    values = values / _column(logits, [r.sampling.temperature for r in rows])
+    values = (values - values[:, :1]) / _column(logits, [r.sampling.temperature for r in rows])
     own_k = torch.tensor([r.sampling.top_k for r in rows], device=logits.device)[:, None]
     outside = torch.arange(k, device=logits.device)[None, :] >= own_k
     p = torch.softmax(values.masked_fill_(outside, -torch.inf).double(), dim=-1)

@@ -12,7 +12,7 @@ from sidecar.worker.messages import Begin, Cancel, Frames, Output, Priced, Relea
 
 FROM = [
     Priced("a", Price(3, 5, 1)),
-    Step((Output("a", 0, "é", 1), Output("b", 1, "", 1, "stop"))),
+    Step((Output("a", 0, "é"), Output("b", 1, "", "stop"))),
     Released("a", Usage(3, 5, 0)),
     Released("b", None, "out_of_memory", "no", "n"),
 ]

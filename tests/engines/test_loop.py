@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from sidecar.generation import Sampling
@@ -212,6 +215,70 @@ def test_out_of_memory_costs_the_largest_request_alone(model: Model, error: Exce
     assert driver.text("small") == wanted
 
 
+def test_out_of_memory_gives_back_what_the_failed_pass_held(model: Model) -> None:
+    """The exception's traceback must be gone when memory is given back."""
+    held: list[Any] = []
+
+    class Tensorlike:
+        pass
+
+    def failing(**_: Any) -> Any:
+        activations = Tensorlike()
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    driver = Driver(model)
+    model.network, network = failing, model.network
+    driver.begin("a", [1, 2, 3], 4)
+    driver.turns(1)
+    model.network = network
+    assert driver.released("a").code == "out_of_memory"
+    assert held[0]() is None
+
+
+def test_an_error_in_one_choices_text_costs_its_request_alone(model: Model) -> None:
+    wanted = expected(model, [1, 2, 3], 6)
+    driver = Driver(model)
+    driver.begin("a", [1, 2, 3], 6)
+    driver.begin("b", [4, 5], 6)
+    driver.turns(2)
+
+    def broken(token: int) -> str:
+        raise ValueError("Invalid prefix encountered")
+
+    next(c for c in driver.loop._running.values() if c.request_id == "b").text.feed = broken  # type: ignore[method-assign]
+    driver.finish()
+    assert driver.text("a") == wanted
+    assert driver.released("b").code == "engine_fault"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.builds(
+        Sampling,
+        temperature=st.one_of(st.just(0.0), st.floats(1e-5, 2.0)),
+        top_p=st.floats(1e-6, 1.0),
+        top_k=st.integers(0, 300),
+        min_p=st.floats(0.0, 1.0),
+        frequency_penalty=st.floats(-2, 2),
+        presence_penalty=st.floats(-2, 2),
+        repetition_penalty=st.floats(0.01, 100),
+        seed=st.integers(-(2**63), 2**63 - 1),
+        logit_bias=st.lists(st.tuples(st.integers(0, 258), st.floats(-100, 100)), max_size=3).map(tuple),
+    ),
+    st.one_of(st.none(), st.integers(0, 5)),
+)
+def test_no_accepted_sampling_hurts_a_neighbour(
+    model: Model, sampling: Sampling, logprobs: int | None
+) -> None:
+    driver = Driver(model)
+    driver.begin("odd", [7, 8, 9], 4, sampling, logprobs=logprobs)
+    driver.begin("plain", [1, 2, 3], 4)
+    driver.finish()
+    assert driver.released("odd").code is None
+    assert driver.released("plain").code is None
+
+
 def test_an_error_that_cuda_does_not_survive_leaves_the_loop(model: Model) -> None:
     driver = Driver(model)
     model.network = Failing(model.network, 1, RuntimeError("CUDA error: device-side assert triggered"))
@@ -220,7 +287,8 @@ def test_an_error_that_cuda_does_not_survive_leaves_the_loop(model: Model) -> No
         driver.finish()
 
 
-def test_an_output_that_is_not_a_number_costs_one_request(model: Model) -> None:
+@pytest.mark.parametrize("logprobs", [None, 2])
+def test_an_output_that_is_not_a_number_costs_one_request(model: Model, logprobs: int | None) -> None:
     wanted = expected(model, [1, 2, 3], 6)
     driver = Driver(model)
     network = model.network
@@ -230,8 +298,8 @@ def test_an_output_that_is_not_a_number_costs_one_request(model: Model) -> None:
         out.logits[0, 0] = float("nan")
         return out
 
-    driver.begin("a", [9, 9], 6)
-    driver.begin("b", [1, 2, 3], 6)
+    driver.begin("a", [9, 9], 6, logprobs=logprobs)
+    driver.begin("b", [1, 2, 3], 6, logprobs=logprobs)
     driver.turns(1)
     model.network = poisoned
     driver.turns(1)

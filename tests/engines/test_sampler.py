@@ -158,7 +158,7 @@ def test_the_repetition_penalty_knows_the_prompt_and_the_sign() -> None:
 def test_logprobs_are_the_models_own() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     expected = torch.log_softmax(logits, -1)[0].tolist()
-    found = sampler.logprobs(logits, [0], 2)[0]
+    found = sampler.logprobs(logits[0], 0, 2)
     assert [i for i, _ in found] == [0, 2, 1]
     assert [p for _, p in found] == pytest.approx([expected[0], expected[2], expected[1]])
 

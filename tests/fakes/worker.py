@@ -74,7 +74,7 @@ class Echo:
         for id in list(self.given):
             words, at = self.words[id], self.given[id]
             last = at + 1 >= len(words)
-            send(Step((Output(id, 0, f"{words[at]} ", 1, "stop" if last else None),)))
+            send(Step((Output(id, 0, f"{words[at]} ", "stop" if last else None),)))
             self.given[id] += 1
             if last:
                 del self.words[id], self.given[id]

@@ -1,0 +1,40 @@
+"""What an exception of a step means for everybody else. Pure: its types and its words decide.
+
+torch has a type for running out of memory, but its libraries do not: cuBLAS, the CPU allocator and
+Triton say it, or worse things, in a RuntimeError's text.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+# The words are those of the libraries named; each was read in their sources.
+_MEMORY = (
+    "can't allocate memory",  # torch, DefaultCPUAllocator
+    "CUBLAS_STATUS_ALLOC_FAILED",  # torch, cuBLAS handle without room for its workspace
+    "CUDA out of memory",
+)
+_STICKY = (
+    "CUDA error:",  # torch, c10_cuda_check_implementation: the context is unusable from here on
+    "Triton Error [CUDA]",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+)
+
+
+class Failure(Enum):
+    """Whom it costs: one request, the requests of the step, or the process."""
+
+    MEMORY = "memory"
+    FAULT = "fault"
+    STICKY = "sticky"
+
+
+def failure(error: BaseException) -> Failure:
+    """Memory is looked for first: cuBLAS reports it as a "CUDA error" too."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    if names & {"OutOfMemoryError", "MemoryError"} or any(words in text for words in _MEMORY):
+        return Failure.MEMORY
+    if "AcceleratorError" in names or any(words in text for words in _STICKY):
+        return Failure.STICKY
+    return Failure.FAULT
