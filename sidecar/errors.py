@@ -23,6 +23,7 @@
        ├─ ConfigError           a setting or a profile
        ├─ WeightsMissing        no file, and nowhere to fetch it from
        ├─ WeightsDamaged        a file that is not what it should be
+       ├─ NoMemoryNow           the device is full at the moment
        └─ PortInUse             somebody else listens there
 
 This module knows nothing of HTTP: `sidecar.api.errors` gives each class its status, in one
@@ -206,6 +207,13 @@ class WeightsDamaged(StartError):
 
     code = "weights_damaged"
     exit_code = 65
+
+
+class NoMemoryNow(StartError):
+    """The device has no room at the moment; it may have later."""
+
+    code = "no_memory_now"
+    exit_code = 75
 
 
 class PortInUse(StartError):

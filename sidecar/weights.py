@@ -7,6 +7,7 @@ by name, before anything reads it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from typing import Any
 from sidecar import embedded
 from sidecar.errors import ConfigError, WeightsDamaged, WeightsMissing
 
+log = logging.getLogger(__name__)
+
 EMBEDDED = "embedded"
 MIB = 1024 * 1024
+# Only a model that does not exist sends us on to the next source: a cut line or a full disk must
+# not end in another model than the one that was asked for.
+NOT_THERE = ("RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError")
 # The files of a model that are data: weights, configuration, tokenizer, chat template.
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -36,10 +42,14 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
         if source.startswith(("/", ".", "~")):
             failures.append(f"{source}: no such folder")
             continue
+        if failures:
+            log.warning("%s; trying %s", failures[-1], source)
         try:
             return _fetch(source, on_progress)
-        except Exception as error:  # the hub's client raises many kinds; all mean "not from here"
+        except Exception as error:  # the hub's client raises errors of many libraries
             failures.append(f"{source}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+            if type(error).__name__ not in NOT_THERE:
+                break
     raise WeightsMissing(
         "No model files could be had. "
         + "; ".join(failures)
@@ -67,7 +77,13 @@ def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
 
     on_progress(0.0, repository)
     return Path(
-        snapshot_download(repository, revision=revision or None, allow_patterns=list(WANTED), tqdm_class=Bar)
+        snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=list(WANTED),
+            ignore_patterns=["consolidated*"],
+            tqdm_class=Bar,
+        )
     )
 
 
@@ -92,6 +108,8 @@ def check(folder: Path) -> dict[str, Any]:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WeightsDamaged(f"{config_file} is not JSON ({error}); fetch the model again.") from error
+    if not isinstance(config, dict):
+        raise WeightsDamaged(f"{config_file} holds no JSON object; fetch the model again.")
     if "auto_map" in config:
         raise ConfigError(
             f"{folder} wants to run code of its own (auto_map in config.json), which is never done."
@@ -106,12 +124,19 @@ def check(folder: Path) -> dict[str, Any]:
         )
     for file in weights:
         _check_header(file)
+    quantize_config = folder / "quantize_config.json"  # where auto-gptq's older versions said it
+    if "quantization_config" not in config and quantize_config.is_file():
+        config["quantization_config"] = {"quant_method": "gptq", **json.loads(quantize_config.read_text())}
     return dict(config)
 
 
 def stored_mib(folder: Path) -> float:
-    """The size of all weights on disk."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / MIB
+    """The size on disk of the weights that are loaded: those of the index, where there is one."""
+    index = folder / "model.safetensors.index.json"
+    names = {file.name for file in folder.glob("*.safetensors")}
+    if index.is_file():
+        names &= set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+    return sum((folder / name).stat().st_size for name in names) / MIB
 
 
 def _check_header(file: Path) -> None:

@@ -42,6 +42,7 @@ class Boot:
         # The package is found wherever the server was started from.
         path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
         env = {**os.environ, "PYTHONPATH": path}
+        env.pop("API_KEY", None)  # the worker serves whom we let in
         with theirs:
             fd = theirs.fileno()
             child = await Child.start((*command, "--fd", str(fd)), pass_fds=[fd], env=env)
@@ -73,7 +74,6 @@ class Boot:
         cut = messages.Frames()
         try:
             while data := await self._reader.read(1 << 16):
-                self.heard_at = time.monotonic()
                 for body in cut.feed(data):
                     yield messages.decode_from_worker(body)
         except ConnectionError:

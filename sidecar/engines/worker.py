@@ -57,8 +57,9 @@ worker_log = logging.getLogger("sidecar.worker")
 
 COMMAND = (sys.executable, "-m", "sidecar.worker")
 STOP_GRACE_S = 5.0
-# The worker beats once a second between steps; no step of a working engine takes this long.
-STALL_S = 60.0
+# The worker's loop beats once a second between steps. No step of a working card takes a minute; on a
+# CPU one step of a large model may take several, and no request lives longer than 300 s.
+STALL_S = {"cuda": 60.0, "cpu": 300.0}
 # A cancelled request is let go of at the end of the step that is under way.
 RELEASE_S = 30.0
 
@@ -79,7 +80,7 @@ class WorkerEngine:
         self,
         config: WorkerConfig,
         command: Sequence[str] = COMMAND,
-        stall_s: float = STALL_S,
+        stall_s: float | None = None,
         delay_s: Callable[[Sequence[float], float], float | None] = restart_delay_s,
     ) -> None:
         self._config = config
@@ -93,6 +94,7 @@ class WorkerEngine:
         self._opened: dict[str, Opened] = {}
         self._owner: asyncio.Task[None] | None = None
         self._deaths_at: list[float] = []
+        self._was_ready = False
         self._death_cause: SidecarError | None = None
 
     @property
@@ -156,17 +158,20 @@ class WorkerEngine:
                 await _released(inbox)
 
     async def _prepare(self, request: GenerationRequest) -> Opened:
-        boot = self._ready_boot()
-        inbox = boot.open(request)
-        try:
-            item = await inbox.get()
-        except asyncio.CancelledError:
-            _cancel(boot, request)
-            raise
-        if not isinstance(item, Priced):
-            raise _as_error(item)
-        opened = self._opened[request.id] = Opened(boot, inbox, item.price)
-        return opened
+        while True:
+            boot = self._ready_boot()
+            inbox = boot.open(request)
+            try:
+                item = await inbox.get()
+            except asyncio.CancelledError:
+                _cancel(boot, request)
+                raise
+            if isinstance(item, Priced):
+                opened = self._opened[request.id] = Opened(boot, inbox, item.price)
+                return opened
+            if not isinstance(item, EngineCrashed | EngineStalled):
+                raise _as_error(item)
+            await self._loaded()  # it died before anything was begun: nobody need know
 
     async def _loaded(self) -> None:
         """Wait for the end of a restart; the request's own deadline is its caller's business."""
@@ -183,12 +188,23 @@ class WorkerEngine:
     # The worker's life: one task, the only writer of `_state` and `_boot`.
 
     async def _supervise(self) -> None:
+        try:
+            await self._live_on()
+        except Exception as error:
+            log.exception("the worker can not be supervised any more")
+            self._enter(Failed(f"the engine's supervision failed: {type(error).__name__}; see the log"))
+
+    async def _live_on(self) -> None:
+        """One life after the other, until the worker refuses to load or dies too often."""
         while True:
             code, last_line = await self._live()
             if isinstance(self._state, Failed):
                 return
-            self._deaths_at.append(time.monotonic())
-            delay_s = self._delay_s(self._deaths_at, time.monotonic())
+            now = time.monotonic()
+            self._deaths_at.append(now)
+            # Deaths before the first success count whenever they were: a load may take long.
+            deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
+            delay_s = self._delay_s(deaths_at, now)
             if delay_s is None:
                 reason = (
                     f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
@@ -232,11 +248,14 @@ class WorkerEngine:
         self._changed = asyncio.Event()
 
     def _heard(self, boot: Boot, message: FromWorker) -> None:
+        if isinstance(message, Beat | Step | Released):  # the loop's own words; other threads talk too
+            boot.heard_at = time.monotonic()
         match message:
             case Progress(phase=phase, fraction=fraction, detail=detail):
                 self._enter(Loading(phase, fraction, detail))
             case Loaded(device=device, capacity=capacity, about=about, stats=stats):
                 self._stats = stats
+                self._was_ready = True
                 self._enter(Ready(device, capacity, about))
             case Refused(code=code, message=reason):
                 kind = errors.tree().get(code)
@@ -252,12 +271,15 @@ class WorkerEngine:
     async def _watch_stall(self, boot: Boot) -> None:
         """A worker that says nothing while it owes an answer is killed; its death does the rest."""
         while True:
-            await asyncio.sleep(self._stall_s / 10)
+            await asyncio.sleep((self._stall_s or 10.0) / 10)
+            if not isinstance(state := self._state, Ready):
+                continue
+            limit_s = self._stall_s or STALL_S[state.device.partition(":")[0]]
             silent_s = time.monotonic() - boot.heard_at
-            if boot.busy and isinstance(self._state, Ready) and silent_s > self._stall_s:
-                log.error("the worker said nothing for %d s; killing it", silent_s)
+            if boot.busy and silent_s > limit_s:
+                log.error("the worker's loop said nothing for %d s; killing it", silent_s)
                 self._death_cause = EngineStalled(
-                    f"The engine did not answer for {self._stall_s:g} s and is being restarted."
+                    f"The engine did not answer for {limit_s:g} s and is being restarted."
                 )
                 boot.child.kill()
                 return

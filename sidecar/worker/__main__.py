@@ -20,9 +20,17 @@ import threading
 import warnings
 from typing import TYPE_CHECKING
 
-from sidecar.errors import BadRequest, ContextOverflow, EngineFault, SidecarError, StartError
+from sidecar.errors import (
+    BadRequest,
+    ContextOverflow,
+    EngineFault,
+    NoMemoryNow,
+    SidecarError,
+    StartError,
+)
 from sidecar.generation import Capacity, Price
 from sidecar.worker import messages
+from sidecar.worker.failures import Failure, failure
 from sidecar.worker.messages import (
     Begin,
     Cancel,
@@ -163,10 +171,25 @@ def main() -> int:
     log_into(connection)
     try:
         model = _load(config, connection)
-    except StartError as error:
-        connection.send(Refused(error.code, error.message))
-        return error.exit_code
+    except Exception as error:
+        refusal = _refusal(error)
+        connection.send(Refused(refusal.code, refusal.message))
+        return refusal.exit_code
     return _serve(model, config, connection)
+
+
+def _refusal(error: Exception) -> StartError:
+    """Why the load failed, in one line. Another try would fail the same way, so there is none."""
+    if isinstance(error, StartError):
+        return error
+    log.error("the model could not be loaded", exc_info=error)
+    if failure(error) is Failure.MEMORY:
+        return NoMemoryNow(
+            "Memory ran out while the model was loaded. Free memory on the device, choose a smaller "
+            "profile, or quantise (--load_in_4bit)."
+        )
+    words = (str(error).strip() or "no words").splitlines()[0][:200]
+    return StartError(f"The model could not be loaded: {type(error).__name__}: {words}")
 
 
 def _load(config: WorkerConfig, connection: Connection) -> Model:
@@ -181,12 +204,12 @@ def _load(config: WorkerConfig, connection: Connection) -> Model:
     import torch
 
     torch.set_num_threads(threads)
-    from sidecar.worker import model
+    from sidecar.worker.load import load
 
-    loaded = model.load(config, report)
+    model = load(config, report)
     report("warmup", None, "")
-    loaded.warm_up()
-    return loaded
+    model.warm_up(config.batch_tokens)
+    return model
 
 
 def _quieten(threads: int) -> None:

@@ -231,7 +231,10 @@ def paged_varlen(
     _write(module, step, key, value)
     tables, layer = step.varlen, _layer(module)
     assert tables is not None, "paged_varlen needs a layout made by varlen_layout"
-    window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+    # A single query sees every key that there is. Said as "not causal", flash attention packs the
+    # query heads that share a key and reads the keys once (mha_varlen_fwd, seqlenq_ngroups_swapped).
+    right = -1 if tables.max_q == 1 and sliding_window is None else 0
+    window = (-1 if sliding_window is None else sliding_window - 1, right)
     out = varlen_attn(
         query[0].transpose(0, 1), step.pool.keys[layer], step.pool.values[layer],
         tables.cu_q, tables.cu_k, tables.max_q, tables.max_k,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from sidecar.generation import FinishReason, TokenLogprob
 from sidecar.worker.blocks import Table
@@ -51,11 +52,14 @@ class Choice:
         return Output(self.request_id, self.index, piece, self.finish, self._shown(piece))
 
     def _shown(self, piece: str) -> tuple[TokenLogprob, ...]:
-        """Log probabilities travel with the text that they belong to, or at the end."""
+        """Log probabilities travel with their text; those of a stop string are not shown."""
         if not piece and self.finish is None:
             return ()
-        shown, self.scored = tuple(self.scored), []
-        return shown
+        shown, self.scored = self.scored, []
+        if self.text.stopped:
+            starts = accumulate((len(score.token) for score in shown), initial=0)
+            shown = [score for score, start in zip(shown, starts, strict=False) if start < len(piece)]
+        return tuple(shown)
 
 
 @dataclass(slots=True)
@@ -76,5 +80,5 @@ class Job:
         row = Row(sampling, self.seed, index, 0, frozenset(self.ids) if penal else frozenset())
         return Choice(
             self.prepare.id, index, list(self.ids), len(self.ids), self.max_tokens, row,
-            Detokenizer(tokens, self.prepare.stop), self.prepare.logprobs,
+            Detokenizer(tokens, self.prepare.stop, self.ids), self.prepare.logprobs,
         )  # fmt: skip

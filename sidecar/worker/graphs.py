@@ -20,18 +20,18 @@ if TYPE_CHECKING:  # model imports this module
     from sidecar.worker.model import Model
 
 
-def batch_sizes(slots: int) -> list[int]:
-    """1, 2, 4, 8, then multiples of 16 up to the first that holds `slots`."""
-    sizes = [size for size in (1, 2, 4, 8) if size < slots]
-    return [*sizes, *range(16, slots + 16, 16)] if slots > 8 else [*sizes, slots]
+def batch_sizes(rows: int) -> list[int]:
+    """1, 2, 4, 8, then multiples of 16 up to the first that holds `rows`."""
+    sizes = [size for size in (1, 2, 4, 8) if size < rows]
+    return [*sizes, *range(16, rows + 16, 16)] if rows > 8 else [*sizes, rows]
 
 
 class DecodeGraphs:
-    """Graphs over static tensors of `slots` rows. Made after the KV pool, before serving."""
+    """Graphs for up to `rows` sequences at once. Made after the KV pool, before serving."""
 
-    def __init__(self, model: Model, slots: int) -> None:
+    def __init__(self, model: Model, rows: int) -> None:
         plan, device = model.plan, model.device
-        sizes = batch_sizes(slots)
+        sizes = batch_sizes(rows)
         rows = sizes[-1]
         self._page_tokens = plan.page_tokens
         width = -(-plan.context // plan.page_tokens)
@@ -43,6 +43,7 @@ class DecodeGraphs:
         self._cu_q = torch.arange(rows + 1, dtype=torch.int32, device=device)
         self._cu_k = torch.arange(rows + 1, dtype=torch.int32, device=device)
         self._spare_page = plan.pages  # the pool has one page more than the plan counts
+        self._pool = torch.cuda.graph_pool_handle()  # one for all: only one graph runs at a time
         self._graphs = {size: self._capture(model, size) for size in reversed(sizes)}
 
     def replay(
@@ -90,7 +91,7 @@ class DecodeGraphs:
                 model.forward(ids, positions, step, 0)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
+        with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool):
             logits = model.forward(ids, positions, step, 0)
         return graph, logits
 

@@ -6,76 +6,122 @@ from dataclasses import dataclass
 
 from sidecar.errors import ConfigError
 
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# The oldest card that the locked torch wheels hold code for, and the oldest with bfloat16.
+OLDEST, BFLOAT16_FROM = (7, 5), (8, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`kind` is cpu or cuda; `capability` is (major, minor) on CUDA."""
+    """`kind` is cpu or cuda; `capability` is (major, minor) on CUDA; `nvcc`: kernels can be built."""
 
     kind: str
     capability: tuple[int, int] = (0, 0)
+    nvcc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint says of itself. `method` is its own quantisation, None for none."""
+
+    dtype: str = "float16"
+    method: str | None = None
+    bits: int = 4
+    group_size: int = 128
+    sym: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """What to load with; each choice with its reason. `gptq_kernel` is gptqmodel's backend name."""
+    """What to load with; each choice with its reason.
+
+    `gptq_kernel` is gptqmodel's backend name. `kept` is the share of the stored size that the
+    loaded weights take. `graphs`: whether a decode step may be captured as a CUDA graph.
+    """
 
     dtype: str
     dtype_reason: str
     weights: str
     weights_reason: str
     gptq_kernel: str | None = None
-    kept: float = 1.0  # share of the stored size that the loaded weights take
+    kept: float = 1.0
+    graphs: bool = True
 
 
-def choose(device: Device, method: str | None, checkpoint_dtype: str, quantization: str) -> Precision:
-    """`method` is the checkpoint's own quantisation, `quantization` what was asked for.
+def choose(device: Device, stored: Checkpoint, quantization: str) -> Precision:
+    """`quantization` is what was asked for: auto, none, 8bit or 4bit.
 
-    Raises ConfigError where the two do not go together, or not with the device.
+    Raises ConfigError where that, the checkpoint and the device do not go together.
     """
-    if method not in (None, "gptq"):
-        raise ConfigError(f"The checkpoint is quantised with {method!r}; gptq or none can be loaded.")
+    if device.kind == "cuda" and device.capability < OLDEST:
+        raise ConfigError(
+            f"This card has compute capability {_dotted(device.capability)}; torch's wheels begin at "
+            f"{_dotted(OLDEST)}. Set DEVICE=cpu, or serve a GGUF file with the llama.cpp engine."
+        )
+    if stored.method not in (None, "gptq"):
+        raise ConfigError(f"The checkpoint is quantised with {stored.method!r}; gptq or none can be loaded.")
     if quantization in ("8bit", "4bit"):
-        return _bitsandbytes(device, method, checkpoint_dtype, quantization)
-    dtype, reason = _dtype(device, method, checkpoint_dtype)
-    if method is None:
-        return Precision(dtype, reason, "as stored", "the checkpoint is not quantised")
+        return _bitsandbytes(device, stored, quantization)
+    dtype, reason = _dtype(device, stored)
+    if stored.method == "gptq":
+        kernel, name, why = _gptq_kernel(device, stored)
+        return Precision(dtype, reason, f"gptq, {name} kernel", why, kernel)
+    kept = _BYTES[dtype] / _BYTES.get(stored.dtype, 2)
+    return Precision(dtype, reason, "as stored", "the checkpoint is not quantised", kept=kept)
+
+
+def _gptq_kernel(device: Device, stored: Checkpoint) -> tuple[str, str, str]:
+    """(backend name, name for people, reason). Machete is never taken: it downloads sources."""
     if device.kind == "cpu":
-        return Precision(
-            dtype, reason, "gptq, TorchFused kernel",
-            "the one CPU kernel that takes fp32, and the same in any batch", "gptq_torch_fused",
-        )  # fmt: skip
-    if device.capability >= (7, 5):
-        return Precision(
-            dtype, reason, "gptq, Marlin kernel",
-            "fastest from compute capability 7.5; Machete would download sources", "gptq_marlin",
-        )  # fmt: skip
-    return Precision(
-        dtype, reason, "gptq, Triton kernel", "Marlin needs compute capability 7.5", "gptq_triton"
+        if stored.bits != 4:
+            raise ConfigError(
+                f"The checkpoint has {stored.bits} bits; on a CPU GPTQ is served with 4. "
+                "Take a 4-bit checkpoint or a card."
+            )
+        return (
+            "gptq_torch_fused",
+            "TorchFused",
+            "the one CPU kernel that takes fp32, and the same in any batch",
+        )
+    marlin_takes = stored.sym and stored.bits in (4, 8) and stored.group_size in (-1, 32, 64, 128)
+    if marlin_takes and device.nvcc:
+        return "gptq_marlin", "Marlin", "the fastest; built with nvcc at first use"
+    why = (
+        "Marlin is built with nvcc, which is not on PATH"
+        if marlin_takes
+        else "Marlin does not take this format"
     )
+    return "gptq_triton", "Triton", why
 
 
-def _bitsandbytes(device: Device, method: str | None, stored: str, quantization: str) -> Precision:
+def _bitsandbytes(device: Device, stored: Checkpoint, quantization: str) -> Precision:
     if device.kind != "cuda":
         raise ConfigError(
             f"load_in_{quantization} uses bitsandbytes, which needs CUDA; this device is "
             f"{device.kind}. Leave the option out, or use a GPTQ checkpoint."
         )
-    if method is not None:
+    if stored.method is not None:
         raise ConfigError(
-            f"The checkpoint is already quantised with {method}; leave load_in_{quantization} out."
+            f"The checkpoint is already quantised with {stored.method}; leave load_in_{quantization} out."
         )
-    dtype, reason = _dtype(device, None, stored)
-    kept = (0.5 if quantization == "8bit" else 0.25) * (0.5 if stored == "float32" else 1.0)
-    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for", kept=kept)
+    dtype, reason = _dtype(device, stored)
+    kept = (1.0 if quantization == "8bit" else 0.5) / _BYTES.get(stored.dtype, 2)
+    # bitsandbytes' 8-bit product looks for outliers with a host synchronisation, which no graph takes.
+    graphs = quantization == "4bit"
+    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for", kept=kept, graphs=graphs)
 
 
-def _dtype(device: Device, method: str | None, stored: str) -> tuple[str, str]:
+def _dtype(device: Device, stored: Checkpoint) -> tuple[str, str]:
     if device.kind == "cpu":
         return "float32", "bfloat16 is emulated on most CPUs: 2.6 times slower in a batch of 8"
-    if device.capability < (8, 0):
-        return "float16", "bfloat16 needs compute capability 8.0"
-    if method == "gptq":
+    if device.capability < BFLOAT16_FROM:
+        return "float16", f"bfloat16 needs compute capability {_dotted(BFLOAT16_FROM)}"
+    if stored.method == "gptq":
         return "float16", "what the GPTQ kernels are built for"
-    if stored == "bfloat16":
+    if stored.dtype == "bfloat16":
         return "bfloat16", "as stored"
     return "float16", "half of float32's memory, on tensor cores"
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"

@@ -31,6 +31,7 @@ class Tokens:
         self._pretrained = pretrained
         self.backend: Tokenizer = pretrained.backend_tokenizer
         self.vocabulary = vocabulary
+        self._byte_level = "ByteLevel" in str(self.backend.decoder)
         added = self.backend.get_added_tokens_decoder().values()
         control = sorted((re.escape(t.content) for t in added if t.special), key=len, reverse=True)
         # Matches one character: the first of a control token, overlapping ones included.
@@ -95,23 +96,28 @@ class Tokens:
     def _piece(self, token: int) -> tuple[str, bytes]:
         """A token's text (replacement characters where it is part of a character) and its bytes."""
         piece = self.backend.id_to_token(token) or ""
-        try:
+        if byte := _BYTE_TOKEN.fullmatch(piece):
+            raw = bytes([int(byte[1], 16)])
+        elif self._byte_level and all(c in _BYTE_OF for c in piece):
             raw = bytes(_BYTE_OF[c] for c in piece)
-        except KeyError:  # not a byte-level vocabulary, or a control token
-            text = self.backend.decode([token], skip_special_tokens=False)
-            return text, text.encode()
+        else:
+            raw = self.backend.decode([token], skip_special_tokens=False).encode()
         return raw.decode("utf-8", errors="replace"), raw
 
 
 class Detokenizer:
     """The text of one choice as it grows: whole characters only, and nothing of a stop string.
 
-    `stopped` turns true when a stop string was completed.
+    It goes on from the prompt: with some vocabularies the first word's space depends on that.
     """
 
-    def __init__(self, tokens: Tokens, stops: Sequence[str]) -> None:
+    def __init__(self, tokens: Tokens, stops: Sequence[str], prompt_ids: Sequence[int] = ()) -> None:
         self._backend = tokens.backend
-        self._stream = DecodeStream(skip_special_tokens=True)
+        tail = list(prompt_ids[-_PROMPT_TAIL:])
+        # Behind half a character the stream would hold, and then show, the prompt itself.
+        if self._backend.decode(tail).endswith("\ufffd"):
+            tail = []
+        self._stream = DecodeStream(ids=tail, skip_special_tokens=True)
         self._matcher = StopMatcher(stops)
 
     @property
@@ -129,6 +135,10 @@ class Detokenizer:
         return self._matcher.flush()
 
 
+# Enough tokens to hold the last whole word of a prompt.
+_PROMPT_TAIL = 8
+
+
 def _byte_of() -> dict[str, int]:
     """GPT-2's printable stand-ins for the 256 bytes (openai/gpt-2, encoder.py), inverted."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -137,3 +147,4 @@ def _byte_of() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_of()
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's byte fallback

@@ -5,50 +5,59 @@ from __future__ import annotations
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.worker.precision import Device, choose
+from sidecar.worker.precision import Checkpoint, Device, choose
 
-CPU, PASCAL, TURING, AMPERE = (
-    Device("cpu"),
-    Device("cuda", (6, 1)),
-    Device("cuda", (7, 5)),
-    Device("cuda", (8, 6)),
-)
+CPU, PASCAL = Device("cpu"), Device("cuda", (6, 1), nvcc=True)
+TURING, AMPERE, BARE = Device("cuda", (7, 5), True), Device("cuda", (8, 6), True), Device("cuda", (8, 6))
+GPTQ = Checkpoint("float16", "gptq")
 
 
 @pytest.mark.parametrize(
-    ("device", "method", "stored", "asked", "dtype", "kernel"),
+    ("device", "stored", "asked", "dtype", "kernel", "kept"),
     [
-        (CPU, "gptq", "float16", "auto", "float32", "gptq_torch_fused"),
-        (CPU, None, "bfloat16", "auto", "float32", None),
-        (PASCAL, "gptq", "float16", "auto", "float16", "gptq_triton"),
-        (TURING, "gptq", "bfloat16", "auto", "float16", "gptq_marlin"),
-        (TURING, None, "bfloat16", "auto", "float16", None),
-        (AMPERE, "gptq", "bfloat16", "auto", "float16", "gptq_marlin"),
-        (AMPERE, None, "bfloat16", "none", "bfloat16", None),
-        (AMPERE, None, "float32", "auto", "float16", None),
-        (AMPERE, None, "bfloat16", "8bit", "bfloat16", None),
-        (AMPERE, None, "float16", "4bit", "float16", None),
+        (CPU, GPTQ, "auto", "float32", "gptq_torch_fused", 1.0),
+        (CPU, Checkpoint("bfloat16"), "auto", "float32", None, 2.0),
+        (CPU, Checkpoint("float32"), "auto", "float32", None, 1.0),
+        (TURING, GPTQ, "auto", "float16", "gptq_marlin", 1.0),
+        (TURING, Checkpoint("bfloat16"), "auto", "float16", None, 1.0),
+        (AMPERE, GPTQ, "auto", "float16", "gptq_marlin", 1.0),
+        (AMPERE, Checkpoint("float16", "gptq", sym=False), "auto", "float16", "gptq_triton", 1.0),
+        (AMPERE, Checkpoint("float16", "gptq", bits=2), "auto", "float16", "gptq_triton", 1.0),
+        (AMPERE, Checkpoint("float16", "gptq", group_size=256), "auto", "float16", "gptq_triton", 1.0),
+        (BARE, GPTQ, "auto", "float16", "gptq_triton", 1.0),
+        (AMPERE, Checkpoint("bfloat16"), "none", "bfloat16", None, 1.0),
+        (AMPERE, Checkpoint("float32"), "auto", "float16", None, 0.5),
+        (AMPERE, Checkpoint("bfloat16"), "8bit", "bfloat16", None, 0.5),
+        (AMPERE, Checkpoint("float16"), "4bit", "float16", None, 0.25),
+        (AMPERE, Checkpoint("float32"), "4bit", "float16", None, 0.125),
     ],
 )
 def test_table(
-    device: Device, method: str | None, stored: str, asked: str, dtype: str, kernel: str | None
+    device: Device, stored: Checkpoint, asked: str, dtype: str, kernel: str | None, kept: float
 ) -> None:
-    chosen = choose(device, method, stored, asked)
-    assert (chosen.dtype, chosen.gptq_kernel) == (dtype, kernel)
+    chosen = choose(device, stored, asked)
+    assert (chosen.dtype, chosen.gptq_kernel, chosen.kept) == (dtype, kernel, kept)
     assert chosen.dtype_reason
     assert chosen.weights_reason
 
 
 @pytest.mark.parametrize(
-    ("device", "method", "asked", "words"),
+    ("device", "stored", "asked", "words"),
     [
-        (CPU, None, "8bit", "load_in_8bit uses bitsandbytes, which needs CUDA; this device is cpu"),
-        (CPU, None, "4bit", "load_in_4bit"),
-        (AMPERE, "gptq", "4bit", "already quantised with gptq"),
-        (CPU, "awq", "auto", "'awq'; gptq or none"),
+        (CPU, Checkpoint(), "8bit", "load_in_8bit uses bitsandbytes, which needs CUDA; this device is cpu"),
+        (CPU, Checkpoint(), "4bit", "load_in_4bit"),
+        (CPU, Checkpoint(method="gptq", bits=8), "auto", "The checkpoint has 8 bits"),
+        (AMPERE, GPTQ, "4bit", "already quantised with gptq"),
+        (CPU, Checkpoint(method="awq"), "auto", "'awq'; gptq or none"),
+        (PASCAL, GPTQ, "auto", "compute capability 6.1; torch's wheels begin at 7.5"),
     ],
 )
-def test_refusals_name_the_reason(device: Device, method: str | None, asked: str, words: str) -> None:
+def test_refusals_name_the_reason(device: Device, stored: Checkpoint, asked: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        choose(device, method, "float16", asked)
+        choose(device, stored, asked)
     assert words in refused.value.message
+
+
+def test_an_8_bit_step_is_never_captured() -> None:
+    assert not choose(AMPERE, Checkpoint(), "8bit").graphs
+    assert choose(AMPERE, Checkpoint(), "4bit").graphs

@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import pytest
 import torch
 
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as loading
 from sidecar.worker.messages import WorkerConfig
 from sidecar.worker.model import Model
 from tests.engines import tiny
@@ -52,4 +52,4 @@ def folder(make_checkpoint: Callable[..., Path]) -> Path:
 @pytest.fixture
 def model(folder: Path) -> Model:
     """The tiny Llama, loaded, with an empty pool."""
-    return worker_model.load(config(folder), lambda *_: None)
+    return loading.load(config(folder), lambda *_: None)

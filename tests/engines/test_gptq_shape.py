@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as loading
+from sidecar.worker.model import Model
 from tests.engines.conftest import config
 from tools.bench import gpu
 from tools.bench.gptq_shape import GROUP, SCALE, TINY, write
@@ -15,18 +16,18 @@ from tools.bench.inprocess import Engine
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> worker_model.Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = write(tmp_path_factory.mktemp("gptq"), TINY)
-    return worker_model.load(config(folder), lambda *_: None)
+    return loading.load(config(folder), lambda *_: None)
 
 
-def test_it_generates_in_the_loop(model: worker_model.Model) -> None:
+def test_it_generates_in_the_loop(model: Model) -> None:
     prefill_s, decode_s = Engine(model, batch_tokens=32).generate([[1, 2, 3], list(range(40))], 6)
     assert prefill_s > 0.0
     assert decode_s > 0.0
 
 
-def test_the_packed_numbers_are_what_they_stand_for(model: worker_model.Model) -> None:
+def test_the_packed_numbers_are_what_they_stand_for(model: Model) -> None:
     """The kernel's product is that of weights (q - 8) * scale."""
     layer = model.network.model.layers[0].mlp.down_proj
     assert "gptq" in dict(model.about)["weights"]
@@ -39,7 +40,7 @@ def test_the_packed_numbers_are_what_they_stand_for(model: worker_model.Model) -
     assert TINY.intermediate % GROUP == 0
 
 
-def test_a_step_reads_the_weights_without_the_input_embeddings(model: worker_model.Model) -> None:
+def test_a_step_reads_the_weights_without_the_input_embeddings(model: Model) -> None:
     no_context, some = gpu.step_bytes(model, 1, 0), gpu.step_bytes(model, 2, 10)
     assert some - no_context == 2 * 10 * 2 * TINY.layers * TINY.kv_heads * TINY.head_dim * 4
     assert no_context >= TINY.vocabulary * TINY.hidden * 2

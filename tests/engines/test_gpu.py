@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as loading
 from tests.engines.conftest import config
 from tests.engines.driver import Driver
 
@@ -23,7 +23,7 @@ FIRST = 8
 
 
 def answers(folder: Path, **changes: object) -> dict[str, list[int]]:
-    model = worker_model.load(config(folder, device="cuda", **changes), lambda *_: None)
+    model = loading.load(config(folder, device="cuda", **changes), lambda *_: None)
     driver = Driver(model)
     for id, prompt in PROMPTS.items():
         driver.begin(id, prompt, max_tokens=24, logprobs=1)
@@ -42,7 +42,7 @@ def test_graphs_change_no_token(cuda_folder: Path) -> None:
 
 def test_a_batch_changes_no_token_of_a_request(cuda_folder: Path) -> None:
     together = answers(cuda_folder)
-    model = worker_model.load(config(cuda_folder, device="cuda"), lambda *_: None)
+    model = loading.load(config(cuda_folder, device="cuda"), lambda *_: None)
     for id, prompt in PROMPTS.items():
         driver = Driver(model)
         driver.begin(id, prompt, max_tokens=24, logprobs=1)
@@ -52,6 +52,6 @@ def test_a_batch_changes_no_token_of_a_request(cuda_folder: Path) -> None:
 
 def test_flash_on_pages_agrees_with_sdpa(cuda_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flash = answers(cuda_folder)
-    monkeypatch.setattr(worker_model, "_has_varlen", lambda _: False)
+    monkeypatch.setattr(loading, "_has_varlen", lambda _: False)
     plain = answers(cuda_folder)
     assert {id: ids[:FIRST] for id, ids in flash.items()} == {id: ids[:FIRST] for id, ids in plain.items()}

@@ -11,13 +11,14 @@ import pytest
 
 from sidecar import weights
 from sidecar.errors import ConfigError, StartError, WeightsDamaged, WeightsMissing
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as loading
 from sidecar.worker.messages import WorkerConfig
+from sidecar.worker.model import Model
 from tests.engines.conftest import config
 
 
-def load(folder: Path, **changes: object) -> worker_model.Model:
-    return worker_model.load(config(folder, **changes), lambda *_: None)
+def load(folder: Path, **changes: object) -> Model:
+    return loading.load(config(folder, **changes), lambda *_: None)
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_the_pool_has_what_the_plan_says(make_checkpoint: Callable[..., Path]) -
 
 
 def test_the_embedded_checkpoint_is_loaded_with_a_kernel_for_this_device() -> None:
-    made = worker_model.load(
+    made = loading.load(
         WorkerConfig(
             sources=("embedded",), context=2048, slots=4, batch_tokens=256, kv_tokens=4096,
             default_max_tokens=64, device="cpu", threads=1,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from sidecar.generation import Sampling
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as loading
 from sidecar.worker.loop import StickyError
 from sidecar.worker.model import Model
 from tests.engines.conftest import config
@@ -48,7 +48,7 @@ def test_tokens_are_those_of_generate(
 ) -> None:
     """Ragged prompts, chunked prefill beside decode, shared prefixes, cancellations in between."""
     folder = make_checkpoint(kind, **changes)
-    driver = Driver(worker_model.load(config(folder), lambda *_: None))
+    driver = Driver(loading.load(config(folder), lambda *_: None))
     plain = prompts(6, 100)
     shared = [plain[0] * 3, plain[0] * 3 + [5], plain[0] * 3 + plain[1]]
     for index, ids in enumerate([*plain, *shared]):

@@ -1,0 +1,234 @@
+"""From a profile's sources to a model that is ready: find, check, choose, load, size.
+
+Everything that can be known before the weights are read is checked before they are read.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPTQConfig
+
+from sidecar import budget, weights
+from sidecar.errors import ConfigError, WeightsDamaged
+from sidecar.worker import attention, precision
+from sidecar.worker.attention import KvPool
+from sidecar.worker.graphs import DecodeGraphs
+from sidecar.worker.messages import WorkerConfig
+from sidecar.worker.model import Model
+from sidecar.worker.tokens import Tokens
+
+# Each is held to `generate`'s own tokens by a test; any other is refused, never answered wrongly.
+TESTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+# Rotary embeddings that depend on the position alone; the others change with the batch's length.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+CPU_PAGE_TOKENS = 16
+MAX_CHOICES = 4  # `n` of one request
+
+Report = Callable[[str, float | None, str], None]
+_LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
+
+def load(config: WorkerConfig, report: Report) -> Model:
+    """The model, ready to step. Raises StartError; `report` hears how far it is."""
+    folder = weights.find(config.sources, lambda part, text: report("download", part, text))
+    stored = _checkpoint(weights.check(folder))
+    device = _device(config.device)
+    limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
+    chosen = precision.choose(_abilities(device), stored, config.quantization)
+    network_config = _checked_config(folder, config.context)
+    budget.check_weights(weights.stored_mib(folder), chosen.kept, limit_mib)
+    _cap(device, limit_mib)
+    # Marlin is compiled for the card at hand at its first use, which takes minutes.
+    phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
+    report(phase, None, f"{folder.name}: {chosen.weights}")
+    attention.register()
+    varlen = _has_varlen(device)
+    network = _network(folder, network_config, chosen, device, varlen)
+    plan = _plan(config, network, device, limit_mib, varlen)
+    model = Model(
+        network=network,
+        tokens=_tokens(folder, network),
+        pool=_pool(network, plan, device),
+        plan=plan,
+        device=device,
+        eos=_eos(network),
+        about=_about(folder, chosen, varlen, plan),
+        varlen=varlen,
+    )
+    if varlen and config.cuda_graphs and chosen.graphs:
+        report("warmup", None, "capturing CUDA graphs")
+        model.graphs = DecodeGraphs(model, config.slots * MAX_CHOICES)
+    return model
+
+
+def _checkpoint(stored: dict[str, Any]) -> precision.Checkpoint:
+    """The facts of `config.json` that decide how it is loaded."""
+    quantized = stored.get("quantization_config") or {}
+    dtype = str(stored.get("dtype") or stored.get("torch_dtype") or "float32").removeprefix("torch.")
+    return precision.Checkpoint(
+        dtype=dtype,
+        method=quantized.get("quant_method"),
+        bits=int(quantized.get("bits", 4)),
+        group_size=int(quantized.get("group_size", 128)),
+        sym=bool(quantized.get("sym", True)),
+    )
+
+
+def _abilities(device: torch.device) -> precision.Device:
+    if device.type != "cuda":
+        return precision.Device(device.type)
+    capability = torch.cuda.get_device_capability(device)
+    return precision.Device("cuda", capability, shutil.which("nvcc") is not None)
+
+
+def _cap(device: torch.device, limit_mib: int | None) -> None:
+    """On CUDA the allocator never takes more than the budget, from the first weight on."""
+    if device.type == "cuda" and limit_mib is not None:
+        total_mib = torch.cuda.get_device_properties(device).total_memory / budget.MIB
+        cap = (limit_mib - budget.CUDA_CONTEXT_MIB) / total_mib
+        torch.cuda.set_per_process_memory_fraction(min(max(cap, 0.0), 1.0), device)
+
+
+def _device(wanted: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if wanted.startswith("cuda") and not available:
+        raise ConfigError(f"DEVICE is {wanted} but torch sees no CUDA device; accepted here: auto, cpu.")
+    return torch.device(
+        "cuda:0" if wanted in ("auto", "cuda") and available else wanted.replace("auto", "cpu")
+    )
+
+
+def _has_varlen(device: torch.device) -> bool:
+    """torch's flash attention on pages: CUDA from capability 8.0, torch from 2.13 or so."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return "block_table" in inspect.signature(varlen_attn).parameters
+
+
+def _checked_config(folder: Path, context: int) -> Any:
+    """The model's configuration, if it is of a kind that this engine answers rightly."""
+    config = AutoConfig.from_pretrained(folder, **_LOCAL)
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in TESTED:
+        raise ConfigError(
+            f"{folder.name} is a {architecture}; this engine is tested with {', '.join(TESTED)}. "
+            "Other architectures need the llama.cpp engine."
+        )
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in ROPE_TYPES:
+        raise ConfigError(f"{folder.name} uses {rope!r} rotary embeddings; known: {', '.join(ROPE_TYPES)}.")
+    if context > config.max_position_embeddings:
+        raise ConfigError(
+            f"CONTEXT_SIZE is {context}, but {folder.name} was made for at most "
+            f"{config.max_position_embeddings} tokens."
+        )
+    return config
+
+
+def _network(
+    folder: Path, config: Any, chosen: precision.Precision, device: torch.device, varlen: bool
+) -> Any:
+    name = attention.PAGED_VARLEN if varlen else attention.PAGED_SDPA
+    # With loading info it returns a pair, which its annotation does not say.
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, chosen.dtype), device_map={"": device}, attn_implementation=name,
+        use_safetensors=True, output_loading_info=True, **_LOCAL, **_quantization(config, chosen),
+    )  # fmt: skip
+    network, info = loaded
+    lost = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    if lost:  # transformers fills these with random numbers
+        raise WeightsDamaged(
+            f"{folder.name} lacks {len(lost)} tensors that its config.json names, or has them in another "
+            f"shape: {', '.join(lost[:3])}. Fetch the model again."
+        )
+    network.set_attn_implementation(name)
+    return network.eval().requires_grad_(False)
+
+
+def _quantization(config: Any, chosen: precision.Precision) -> dict[str, Any]:
+    if chosen.gptq_kernel is not None:
+        bits = config.quantization_config["bits"]
+        return {"quantization_config": GPTQConfig(bits=bits, backend=chosen.gptq_kernel)}
+    if chosen.weights == "bitsandbytes 8bit":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    if chosen.weights == "bitsandbytes 4bit":
+        # nf4 and a half-precision product: the library's defaults are fp4 and float32.
+        compute = getattr(torch, chosen.dtype)
+        four = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_compute_dtype=compute, bnb_4bit_quant_type="nf4"
+        )
+        return {"quantization_config": four}
+    return {}
+
+
+def _tokens(folder: Path, network: Any) -> Tokens:
+    vocabulary = network.get_input_embeddings().num_embeddings
+    return Tokens(AutoTokenizer.from_pretrained(folder, **_LOCAL), vocabulary)
+
+
+def _plan(
+    config: WorkerConfig, network: Any, device: torch.device, limit_mib: int | None, varlen: bool
+) -> budget.Plan:
+    c = network.config
+    held = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+    if device.type == "cuda":  # what a quantiser keeps beside its parameters is seen only here
+        held = max(held, torch.cuda.memory_allocated(device))
+    rows = config.slots * MAX_CHOICES
+    page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or CPU_PAGE_TOKENS
+    return budget.plan(
+        budget_mib=limit_mib,
+        weights_mib=held / budget.MIB,
+        workspace_mib=budget.workspace_mib(
+            config.batch_tokens, c.hidden_size, c.intermediate_size, rows * c.vocab_size
+        ),
+        on_cuda=device.type == "cuda",
+        shape=_kv_shape(network),
+        page_tokens=page_tokens,
+        context=config.context,
+        wanted_tokens=config.kv_tokens or config.slots * config.context,
+    )
+
+
+def _kv_shape(network: Any) -> budget.KvShape:
+    c = network.config
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    return budget.KvShape(c.num_hidden_layers, c.num_key_value_heads, head_dim, network.dtype.itemsize)
+
+
+def _pool(network: Any, plan: budget.Plan, device: torch.device) -> KvPool:
+    shape = _kv_shape(network)
+    return KvPool.allocate(
+        shape.layers, plan.pages, plan.page_tokens, shape.kv_heads, shape.head_dim, network.dtype, device
+    )
+
+
+def _eos(network: Any) -> frozenset[int]:
+    ids = network.generation_config.eos_token_id
+    if ids is None:
+        return frozenset()
+    return frozenset([ids] if isinstance(ids, int) else ids)
+
+
+def _about(
+    folder: Path, chosen: precision.Precision, varlen: bool, plan: budget.Plan
+) -> tuple[tuple[str, str], ...]:
+    kernel = "flash attention on pages" if varlen else "SDPA, sequence by sequence"
+    return (
+        ("model", folder.name),
+        ("weights", f"{chosen.weights} ({chosen.weights_reason})"),
+        ("dtype", f"{chosen.dtype} ({chosen.dtype_reason})"),
+        ("attention", kernel),
+        ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"),
+        ("plan", plan.sentence()),
+    )
