@@ -35,7 +35,7 @@ def main() -> int:
 
 def measure(quick: bool) -> dict[str, Any]:
     """All results, as they are written."""
-    facts, sizes, pairs = machine.facts(), Sizes(), 1 if quick else PAIRS
+    sizes, pairs, others = Sizes(), 1 if quick else PAIRS, machine.Others()
     greedy = speed.QUICK if quick else speed.GREEDY
     sampled = speed.QUICK_SAMPLED if quick else speed.SAMPLED
     steps = 1 + len(sampler.CASES) + pairs * (1 + len(greedy) + len(sampled)) + 4 + 1
@@ -51,7 +51,7 @@ def measure(quick: bool) -> dict[str, Any]:
             seen |= beside
         points.append(start.prefix_reuse(model, sizes, pairs, show))
     return {
-        "machine": facts,
+        "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
         "sizes": asdict(sizes),
         "seen": {name: rounded(value) for name, value in seen.items()},
         "points": [point.as_json() for point in points],

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sidecar.worker import model as worker_model
+from sidecar.worker import load as worker_model
 from sidecar.worker.messages import WorkerConfig
 from sidecar.worker.model import Model
 from tools.bench import report

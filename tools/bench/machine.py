@@ -5,17 +5,28 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-LOOK_S = 3.0
+
+class Others:
+    """How many cores are kept busy by whoever is no descendant of this process."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._others_s = _all_busy_s() - _own_s()
+
+    def cores(self) -> float:
+        """The mean since this was made; to be asked when all child processes have ended."""
+        return float((_all_busy_s() - _own_s() - self._others_s) / (time.monotonic() - self._began))
 
 
 def facts() -> dict[str, Any]:
-    """The machine, the versions, the day, and how busy others kept it just before."""
+    """The machine, the versions, the day."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": _cpu_model(),
@@ -24,8 +35,17 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "transformers": metadata.version("transformers"),
-        "busy_before_percent": psutil.cpu_percent(LOOK_S),
     }
+
+
+def _all_busy_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _own_s() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def _cpu_model() -> str:

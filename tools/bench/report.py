@@ -48,8 +48,8 @@ def _machine(results: dict[str, Any]) -> str:
     m, s, seen = results["machine"], results["sizes"], results["seen"]
     lines = [
         f"Measured {m['date']} on {m['cores']} cores of {m['cpu']}, {m['memory_gib']} GiB; Python "
-        f"{m['python']}, torch {m['torch']}, transformers {m['transformers']}. In the seconds before, "
-        f"others kept the processors {m['busy_before_percent']:.0f} % busy.",
+        f"{m['python']}, torch {m['torch']}, transformers {m['transformers']}. Meanwhile others on the "
+        f"machine kept {m['busy_by_others_cores']:.2f} cores busy.",
         f"Both servers: {s['threads']} threads, {s['kv_tokens']} tokens of KV memory in pages of "
         f"{s['page_tokens']}, {s['batch_tokens']} tokens in a step.",
     ]
