@@ -146,13 +146,13 @@ def sound(rng: Random) -> Ask:
 
 
 def arithmetic(rng: Random) -> Ask:
-    """A sum, a difference or a product of small numbers."""
+    """A sum or a difference of two digits, or a product of two numbers up to five."""
     sign = rng.choice("++--*")
-    a, b = rng.randint(0, 12), rng.randint(0, 12)
+    a, b = rng.randint(1, 9), rng.randint(1, 9)
     if sign == "-":
         a, b = max(a, b), min(a, b)
     if sign == "*":
-        a, b = a % 10 + 1, b % 10 + 1
+        a, b = (a + 1) // 2, (b + 1) // 2
     result = {"+": a + b, "-": a - b, "*": a * b}[sign]
     ask = _pick(rng, SUMS[sign], f"{a} {sign} {b} = {result}.", a=a, b=b)
     return replace(ask, answer=str(result)) if ask.question.endswith("=") else ask
@@ -210,9 +210,9 @@ def invented_word(rng: Random) -> str:
 def word(rng: Random) -> str:
     """A word to copy: mostly of the list, sometimes unicode or invented."""
     chance = rng.random()
-    if chance < 0.75:
+    if chance < 0.88:
         return rng.choice(world.WORDS)
-    return rng.choice(world.UNICODE_WORDS) if chance < 0.85 else invented_word(rng)
+    return rng.choice(world.UNICODE_WORDS) if chance < 0.93 else invented_word(rng)
 
 
 def copying(rng: Random) -> Ask:

@@ -34,7 +34,7 @@ from tools.embedded_model.tokens import (
 )
 
 WORK = Path("build/embedded_model")
-STEPS = 1750
+STEPS = 2500
 WARM_UP = 80
 DECAY_FROM = 0.45
 ROUNDED_FROM = 0.75
