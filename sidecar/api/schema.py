@@ -27,8 +27,12 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
 MAX_MESSAGES = 1024
 MAX_BIASES = 1024
+MAX_METADATA = 16
 INT32_MAX = 2**31 - 1
 INT64 = 2**63
+# What is smaller would leave single precision: a division by nothing, a nucleus without a token.
+MIN_TEMPERATURE = 1e-5
+MIN_TOP_P = 1e-6
 
 
 def _integral(value: object) -> object:
@@ -60,6 +64,13 @@ def _bias(token: str, bias: object) -> tuple[int, float]:
     return int(token), float(bias)
 
 
+def _few(value: object) -> object:
+    """Before each pair is looked at: a hundred thousand wrong ones would be as many errors."""
+    if isinstance(value, dict) and len(value) > MAX_METADATA:
+        raise ValueError(f"must have at most {MAX_METADATA} pairs")
+    return value
+
+
 _STOP_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _BIAS_SCHEMA = {"type": "object", "additionalProperties": {"type": "number"}}
 
@@ -85,9 +96,10 @@ class Body(BaseModel):
     timeout: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S)] = TIMEOUT_DEFAULT_S
 
     def sampling(self) -> Sampling:
-        """The same in the engine's words. A nucleus of zero is the likeliest token alone."""
-        temperature = self.temperature if self.top_p > 0 else 0.0
-        return Sampling(temperature, self.top_p or 1.0, seed=self.seed)
+        """The same in the engine's words: next to no temperature, or no nucleus, is greedy."""
+        if self.temperature < MIN_TEMPERATURE or self.top_p < MIN_TOP_P:
+            return Sampling(temperature=0.0, seed=self.seed)
+        return Sampling(self.temperature, self.top_p, seed=self.seed)
 
 
 class GenerateBody(Body):
@@ -116,12 +128,12 @@ class OpenAIBody(Body):
     stream_options: StreamOptions | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     top_k: Annotated[Int, Field(ge=-1, le=INT32_MAX)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     logit_bias: Biases = ()
     user: Annotated[str, Field(max_length=1024)] = ""
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    metadata: Annotated[dict[str, str], BeforeValidator(_few), Field(max_length=MAX_METADATA)] = {}
 
     def sampling(self) -> Sampling:
         """Every field that shapes the distribution. `top_k` -1 is off, as 0 is."""
@@ -181,5 +193,22 @@ def validate(model: type[B], fields: dict[str, Any]) -> B:
         first = error.errors(include_input=False, include_url=False)[0]
         where = [printable(str(part)) for part in first["loc"] if part not in ("int", "float")]
         param = ".".join(where[:4])
-        text = first["msg"].removeprefix("Value error, ")
+        text = _range(model, param) if first["type"] in _OUTSIDE else first["msg"]
+        text = text.removeprefix("Value error, ")
         raise BadRequest(f"`{param}`: {text}.", param=param) from None
+
+
+_OUTSIDE = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _range(model: type[Body], name: str) -> str:
+    """Both ends: whoever missed one need not find the other by trying."""
+    rules = model.model_fields[name].metadata
+    ends = [
+        f"{words} {getattr(rule, end)}"
+        for rule in rules
+        for end, words in _BOUNDS.items()
+        if hasattr(rule, end)
+    ]
+    return f"must be {' and '.join(ends)}"

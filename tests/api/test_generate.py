@@ -80,6 +80,43 @@ def test_a_bad_value_is_named_and_not_echoed(http: httpx.Client, field: str, val
     assert isinstance(error["code"], str)
 
 
+@pytest.mark.parametrize(
+    ("fields", "reached"),
+    [
+        ({"temperature": 1e-40}, (0.0, 1.0)),
+        ({"temperature": 9e-6}, (0.0, 1.0)),
+        ({"temperature": 1e-5}, (1e-5, 1.0)),
+        ({"temperature": 1, "top_p": 1e-50}, (0.0, 1.0)),
+        ({"temperature": 1, "top_p": 1e-6}, (1.0, 1e-6)),
+        ({"temperature": 1, "top_p": 0}, (0.0, 1.0)),
+    ],
+)
+def test_what_single_precision_can_not_hold_is_greedy(
+    http: httpx.Client, live: Live, fields: dict[str, float], reached: tuple[float, float]
+) -> None:
+    assert http.post("/generate", json={"prompt": "hi", **fields}).status_code == 200
+    sampling = live.engine.requests[-1].sampling
+    assert (sampling.temperature, sampling.top_p) == reached
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value", "ends"),
+    [
+        ("/v1/completions", "repetition_penalty", 1e-45, ("at least 0.01", "at most 100")),
+        ("/v1/completions", "repetition_penalty", 101, ("at least 0.01", "at most 100")),
+        ("/v1/completions", "n", 5, ("at least 1", "at most 4")),
+        ("/generate", "timeout", 0, ("more than 0", "at most 300")),
+        ("/generate", "temperature", -1, ("at least 0", "at most 2")),
+    ],
+)
+def test_a_value_outside_is_told_both_ends(
+    http: httpx.Client, path: str, field: str, value: float, ends: tuple[str, str]
+) -> None:
+    answer = http.post(path, json={"prompt": "hi", field: value})
+    assert answer.status_code == 400
+    assert all(end in answer.json()["error"]["message"] for end in ends)
+
+
 def test_more_than_the_context_is_refused_with_the_numbers(http: httpx.Client) -> None:
     answer = http.post("/generate", json={"prompt": "one two three", "max_length": 6142})
     error = answer.json()["error"]
