@@ -40,6 +40,8 @@ def _text(value: str) -> str:
 def _token_ids(items: list[Any]) -> tuple[int, ...]:
     if not items:
         raise _bad("`prompt` is empty.")
+    if set(map(type, items)) == {int} and min(items) >= 0 and max(items) <= MAX_TOKEN_ID:
+        return tuple(items)  # the usual case, many times faster than one by one
     return tuple(_token_id(item) for item in items)
 
 

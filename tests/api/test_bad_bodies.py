@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import socket
+import threading
+import time
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from sidecar.api.body import MAX_BYTES, json_object, parse
+from sidecar.api.body import INLINE_BYTES, MAX_BYTES, MAX_VALUES, json_object, parse
 from sidecar.api.errors import Refusal
 from sidecar.errors import BadRequest
 from tests.fakes.live import Live
@@ -173,6 +175,59 @@ def test_request_ids(http: httpx.Client, given_id: str, kept: bool) -> None:
     returned = answer.headers["x-request-id"]
     assert (returned == given_id) is kept
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", returned)
+
+
+def _values(count: int, unit: bytes) -> bytes:
+    """A body of so many values: the object, the list, and what is in it."""
+    return b'{"x":[' + b",".join([unit] * (count - 2)) + b"]}"
+
+
+@pytest.mark.parametrize("unit", [b"1", b"[]", b"{ }", b'"a,[{"', b'"\\\\\\","'])
+def test_values_are_counted_before_they_are_built(unit: bytes) -> None:
+    assert len(parse(_values(MAX_VALUES, unit))["x"]) == MAX_VALUES - 2
+    with pytest.raises(BadRequest, match="more than 100000 values"):
+        parse(_values(MAX_VALUES + 1, unit))
+
+
+def test_brackets_in_a_text_are_no_depth() -> None:
+    text = "[" * 1000 + ',"\\' * 1000
+    assert parse(json.dumps({"prompt": text}).encode()) == {"prompt": text}
+    assert parse(b'{"x":' + b"[" * 63 + b"]" * 63 + b"}")
+    with pytest.raises(BadRequest, match="deeper than 64"):
+        parse(b'{"x":' + b"[" * 64 + b"]" * 64 + b"}")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"messages":[' + b",".join([b"[]"] * 340_000) + b"]}",
+        b'{"prompt":[' + b",".join([b"12"] * 340_000) + b"]}",
+        b'{"metadata":{' + b",".join(b'"%d":1' % i for i in range(95_000)) + b"}}",
+    ],
+    ids=["lists", "token ids", "metadata"],
+)
+def test_a_hostile_body_is_refused_in_no_time(http: httpx.Client, raw: bytes) -> None:
+    path = "/v1/completions" if b"prompt" in raw[:20] else "/v1/chat/completions"
+    best = 1.0
+    for _ in range(3):  # the machine may be busy with something else
+        began = time.process_time()
+        assert http.post(path, content=raw, headers=JSON).status_code == 400
+        best = min(best, time.process_time() - began)
+    assert best < 0.15
+
+
+def test_a_large_body_is_read_beside_the_loop(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[str] = []
+
+    def noted(raw: bytes) -> dict[str, object]:
+        readers.append(threading.current_thread().name)
+        return parse(raw)
+
+    monkeypatch.setattr("sidecar.api.body.parse", noted)
+    for size in (10, INLINE_BYTES):
+        assert http.post("/generate", json={"prompt": "a" * size}).status_code == 200
+    assert not readers[0].startswith("body")
+    assert readers[1].startswith("body")
 
 
 def test_a_body_that_never_ends_is_408() -> None:
