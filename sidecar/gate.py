@@ -1,14 +1,16 @@
 """The only admission control: one FIFO queue before the engine.
 
 The arithmetic is `sidecar.ledger`; this file adds waiting, time and cancellation. It does not
-know what a request is, only its `Price`.
+know what a request is, only its `Price`, and of time only how long anybody may wait. The place is
+taken before there is a price: pricing is work, and as many as may wait may be priced at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from sidecar.errors import (
     ContextOverflow,
@@ -24,6 +26,8 @@ from sidecar.ledger import Ledger
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
 
+Turn = Callable[[Price], Awaitable[None]]
+
 
 class Gate:
     """Reserves one slot and `price.pages` for each request, in order of arrival."""
@@ -32,6 +36,7 @@ class Gate:
         self._ledger = Ledger(max_queue)
         self._queue_timeout_s = queue_timeout_s
         self._turns: dict[int, asyncio.Future[None]] = {}
+        self._began: dict[int, float] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -44,7 +49,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
+        """Requests in the queue, those being priced included."""
         return self._ledger.waiting
 
     @property
@@ -65,61 +70,60 @@ class Gate:
         """Take nobody new. Those who run or wait go on."""
         self._draining = True
 
+    def closed(self) -> Draining | None:
+        """Why nobody new is taken, once `drain` was called."""
+        if not self._draining:
+            return None
+        return Draining("The service is stopping and takes no new work.", retry_after_s=10)
+
     async def idle(self) -> None:
         """Wait until nobody runs or waits."""
         await self._idle.wait()
 
-    def check_room(self) -> None:
-        """Refuse now what would be refused after tokenising: Draining, NotReady or QueueFull."""
-        if self._draining:
-            raise Draining("The service is stopping and takes no new work.", retry_after_s=10)
-        if self._ledger.slots == 0:
-            raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
-        if self._ledger.is_full():
-            raise self._full()
-
     @asynccontextmanager
-    async def slot(self, price: Price, deadline: float) -> AsyncIterator[None]:
-        """Hold a slot and the pages inside the block. `deadline` is in the loop's own time.
+    async def place(self) -> AsyncIterator[Turn]:
+        """Hold a place in the queue inside the block; call what it gives, with the price, for a slot.
 
-        Raises QueueFull at once, QueueTimeout when the turn does not come in time, Draining
-        once the gate closes. Leaving or being cancelled frees the place in every state.
+        Raises Draining, NotReady or QueueFull at once; the turn raises QueueTimeout when it does
+        not come in time. Leaving or being cancelled frees the place in every state.
         """
-        ticket = self._arrive(price)
-        loop = asyncio.get_running_loop()
+        ticket = self._arrive()
         try:
-            await self._turn(ticket, deadline)
-            began = loop.time()
-            try:
-                yield
-            finally:
-                self._mean_hold_s += 0.2 * (loop.time() - began - self._mean_hold_s)
+            yield partial(self._turn, ticket, asyncio.get_running_loop().time())
         finally:
             self._leave(ticket)
 
-    def _arrive(self, price: Price) -> int:
-        self.check_room()
-        if not self._ledger.can_ever_fit(price.pages):
-            raise _too_large(self._ledger.pages)
-        ticket = self._ledger.arrive(price.pages)
+    def _arrive(self) -> int:
+        if (closed := self.closed()) is not None:
+            raise closed
+        if self._ledger.slots == 0:
+            raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
+        ticket = self._ledger.arrive()
         if ticket is None:
             raise self._full()
         self._idle.clear()
         return ticket
 
-    async def _turn(self, ticket: int, deadline: float) -> None:
-        if self._ledger.is_running(ticket):
-            return
+    async def _turn(self, ticket: int, arrived: float, price: Price) -> None:
+        if not self._ledger.can_ever_fit(price.pages):
+            raise _too_large(self._ledger.pages)
         loop = asyncio.get_running_loop()
         turn = self._turns[ticket] = loop.create_future()
-        began = loop.time()
-        try:
-            async with asyncio.timeout_at(min(deadline, began + self._queue_timeout_s)):
-                await turn
-        except TimeoutError:
-            raise self._late(loop.time() - began) from None
+        self._ledger.price(ticket, price.pages)
+        self._wake()
+        # Whoever was tokenised for long and finds a free slot is not late.
+        if not self._ledger.is_running(ticket):
+            try:
+                async with asyncio.timeout_at(arrived + self._queue_timeout_s):
+                    await turn
+            except TimeoutError:
+                raise self._late(loop.time() - arrived) from None
+        self._began[ticket] = loop.time()
 
     def _leave(self, ticket: int) -> None:
+        if (began := self._began.pop(ticket, None)) is not None:
+            held_s = asyncio.get_running_loop().time() - began
+            self._mean_hold_s += 0.2 * (held_s - self._mean_hold_s)
         self._ledger.leave(ticket)
         self._turns.pop(ticket, None)
         self._wake()
@@ -128,15 +132,15 @@ class Gate:
 
     def _wake(self) -> None:
         for ticket in self._ledger.promote():
-            turn = self._turns.get(ticket)
-            if turn is not None and not turn.done():
-                turn.set_result(None)
+            if not self._turns[ticket].done():
+                self._turns[ticket].set_result(None)
+        for ticket in self._ledger.surplus():
+            self._refuse(ticket, self._full())
 
     def _refuse(self, ticket: int, error: SidecarError) -> None:
         self._ledger.leave(ticket)
-        turn = self._turns.get(ticket)
-        if turn is not None and not turn.done():
-            turn.set_exception(error)
+        if not self._turns[ticket].done():
+            self._turns[ticket].set_exception(error)
 
     def _full(self) -> QueueFull:
         return QueueFull(

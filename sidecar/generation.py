@@ -116,11 +116,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one choice. `tokens` is how many tokens it stands for, kept-back text aside."""
+    """New text of one choice."""
 
     choice: int
     text: str
-    tokens: int = 1
     logprobs: tuple[TokenLogprob, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The one path that every answer takes: price, gate, engine, protocol check, metrics.
+"""The one path that every answer takes: gate, price, turn, engine, protocol check, metrics.
 
 Each generation runs in a task of its own, which owns the slot and the engine's iterator. The
 caller reads events from an unbounded channel: a slow reader costs nobody a slot, and a reader
@@ -92,7 +92,6 @@ class Service:
         self.metrics = metrics
         self.created = int(time.time())
         self._engine = engine
-        self._draining = False
         self._runs: set[Run] = set()
         self._was_ready = False
         metrics.watch_running(lambda: gate.running)
@@ -103,14 +102,12 @@ class Service:
 
     async def stop(self) -> None:
         """End what still runs, then the engine."""
-        self._draining = True
         self.gate.drain()
         await self._cut(Draining("The service stopped before the answer was complete."))
         await self._engine.stop()
 
     async def drain(self, seconds: float) -> int:
         """Take nothing new, let the rest finish for `seconds`; how many had to be cut."""
-        self._draining = True
         self.gate.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -120,7 +117,7 @@ class Service:
     @property
     def draining(self) -> bool:
         """Whether new work is refused because the service stops."""
-        return self._draining
+        return self.gate.closed() is not None
 
     def state(self) -> EngineState:
         """The engine's own state, from memory."""
@@ -140,8 +137,8 @@ class Service:
 
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
-        if self._draining:
-            return Draining("The service is stopping and takes no new work.", retry_after_s=10)
+        if (closed := self.gate.closed()) is not None:
+            return closed
         state = self._engine.state()
         if isinstance(state, Loading):
             return NotReady(f"The model is not ready yet ({_progress(state)}).", retry_after_s=5)
@@ -195,15 +192,14 @@ class Service:
             raise refusal
         if isinstance(state := self._engine.state(), Ready):
             self.gate.resize(state.capacity)
-        self.gate.check_room()
-        async with _until(deadline, request.deadline_s):
+        async with self.gate.place() as turn, _until(deadline, request.deadline_s):
             price = await self._engine.price(request)
-        try:
-            async with self.gate.slot(price, deadline), _until(deadline, request.deadline_s):
+            try:
+                await turn(price)
                 await self._forward(request, run)
-        finally:
-            # Whoever was priced and never had a turn would otherwise stay known to the engine.
-            self._engine.forget(request)
+            finally:
+                # Whoever was priced and never had a turn would otherwise stay known to the engine.
+                self._engine.forget(request)
 
     async def _forward(self, request: GenerationRequest, run: Run) -> None:
         order = EventOrder(request.n)

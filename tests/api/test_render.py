@@ -24,6 +24,6 @@ def test_offsets_go_on_through_a_stream() -> None:
     render = TextRender("id", "m", OPTIONS)
     token = TokenLogprob("abc", b"abc", -1.0)
     offsets = [
-        render.delta(Delta(choice, "abc", 1, (token,)))["logprobs"]["text_offset"] for choice in (0, 0, 1)
+        render.delta(Delta(choice, "abc", (token,)))["logprobs"]["text_offset"] for choice in (0, 0, 1)
     ]
     assert offsets == [[0], [3], [0]]

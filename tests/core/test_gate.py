@@ -23,8 +23,10 @@ def gate(slots: int = 1, pages: int = 10, max_queue: int = 4, timeout_s: float =
     return found
 
 
-def soon(seconds: float = 30.0) -> float:
-    return asyncio.get_running_loop().time() + seconds
+async def through(door: Gate, pages: int = 1) -> None:
+    """Take a slot and leave at once."""
+    async with door.place() as turn:
+        await turn(price(pages))
 
 
 async def settle() -> None:
@@ -36,13 +38,18 @@ async def settle() -> None:
 class Visit:
     """A task that takes a slot and holds it until told to leave."""
 
-    def __init__(self, door: Gate, pages: int = 1, deadline_s: float = 30.0) -> None:
+    def __init__(self, door: Gate, pages: int = 1, *, priced: bool = True) -> None:
+        self.priced = asyncio.Event()
+        if priced:
+            self.priced.set()
         self.inside = asyncio.Event()
         self.leave = asyncio.Event()
-        self.task = asyncio.create_task(self._run(door, pages, deadline_s))
+        self.task = asyncio.create_task(self._run(door, pages))
 
-    async def _run(self, door: Gate, pages: int, deadline_s: float) -> None:
-        async with door.slot(price(pages), soon(deadline_s)):
+    async def _run(self, door: Gate, pages: int) -> None:
+        async with door.place() as turn:
+            await self.priced.wait()
+            await turn(price(pages))
             self.inside.set()
             await self.leave.wait()
 
@@ -74,8 +81,7 @@ def test_a_full_queue_refuses_with_a_hint() -> None:
         visits = [Visit(door), Visit(door)]
         await settle()
         with pytest.raises(QueueFull) as refused:
-            async with door.slot(price(), soon()):
-                pass
+            await through(door)
         assert refused.value.retry_after_s and 1 <= refused.value.retry_after_s <= 60
         for visit in visits:
             visit.leave.set()
@@ -113,15 +119,13 @@ def test_cancelled_in_the_moment_of_its_turn() -> None:
     run(story)
 
 
-@pytest.mark.parametrize(("queue_s", "deadline_s"), [(0.01, 30.0), (30.0, 0.01)])
-def test_a_turn_that_does_not_come(queue_s: float, deadline_s: float) -> None:
+def test_a_turn_that_does_not_come() -> None:
     async def story() -> None:
-        door = gate(timeout_s=queue_s)
+        door = gate(timeout_s=0.01)
         holder = Visit(door)
         await settle()
         with pytest.raises(QueueTimeout):
-            async with door.slot(price(), soon(deadline_s)):
-                pass
+            await through(door)
         assert door.waiting == 0
         holder.leave.set()
         await holder.task
@@ -133,8 +137,8 @@ def test_what_never_fits_is_told_so() -> None:
     async def story() -> None:
         door = gate(pages=10)
         with pytest.raises(ContextOverflow):
-            async with door.slot(price(11), soon()):
-                pass
+            await through(door, 11)
+        await door.idle()
 
     run(story)
 
@@ -160,8 +164,7 @@ def test_draining_lets_the_queue_finish() -> None:
         await settle()
         door.drain()
         with pytest.raises(Draining):
-            async with door.slot(price(), soon()):
-                pass
+            await through(door)
         first.leave.set()
         second.leave.set()
         await door.idle()
@@ -173,23 +176,59 @@ def test_draining_lets_the_queue_finish() -> None:
 def test_no_room_before_the_engine_has_said_how_much() -> None:
     async def story() -> None:
         with pytest.raises(NotReady):
-            async with Gate().slot(price(), soon()):
-                pass
+            await through(Gate())
 
     run(story)
 
 
-def test_a_full_house_is_said_before_anything_is_priced() -> None:
+def test_who_is_being_priced_has_a_place() -> None:
+    """One slot and one place: two are priced at once, and the third is told so without a price."""
+
     async def story() -> None:
         door = gate(max_queue=1)
-        door.check_room()
-        visits = [Visit(door), Visit(door)]
+        visits = [Visit(door, priced=False), Visit(door, priced=False)]
         await settle()
+        assert (door.running, door.waiting) == (0, 2)
         with pytest.raises(QueueFull):
-            door.check_room()
+            async with door.place():
+                pass
+        visits[1].priced.set()
+        await settle()
+        assert not visits[1].inside.is_set()
+        visits[0].priced.set()
+        await visits[0].inside.wait()
         for visit in visits:
             visit.leave.set()
         await door.idle()
-        gate(max_queue=0).check_room()
+
+    run(story)
+
+
+def test_who_leaves_before_the_price_lets_the_next_one_run() -> None:
+    async def story() -> None:
+        door = gate()
+        first, second = Visit(door, priced=False), Visit(door)
+        await settle()
+        assert not second.inside.is_set()
+        first.task.cancel()
+        await second.inside.wait()
+        second.leave.set()
+        await door.idle()
+
+    run(story)
+
+
+def test_nobody_waits_where_nobody_may() -> None:
+    """Two free slots let two arrive; the pages are enough for one, and the queue is for none."""
+
+    async def story() -> None:
+        door = gate(slots=2, pages=10, max_queue=0)
+        large, late = Visit(door, 10, priced=False), Visit(door, 10)
+        await settle()
+        large.priced.set()
+        await asyncio.wait([late.task])
+        assert isinstance(late.task.exception(), QueueFull)
+        large.leave.set()
+        await door.idle()
 
     run(story)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sidecar.errors import DeadlineExceeded, Draining, EngineFault, NotReady, OutOfMemory
+from sidecar.errors import DeadlineExceeded, Draining, EngineFault, NotReady, OutOfMemory, QueueFull
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
+    Capacity,
     Delta,
     Done,
     Event,
@@ -21,6 +22,7 @@ from sidecar.generation import (
     Finished,
     GenerationRequest,
     Loading,
+    Price,
     Started,
     Usage,
 )
@@ -130,6 +132,46 @@ def test_the_deadline_covers_everything(hold: int) -> None:
             await all_of(served, request(f"[hold:{hold}]", deadline_s=0.05))
         await served.gate.idle()
         assert not engine.open
+
+    run(story)
+
+
+def test_a_deadline_that_ends_in_the_queue_is_the_requests_own() -> None:
+    async def story() -> None:
+        engine = ScriptedEngine(Capacity(slots=1, pages=4096, page_tokens=16, context=6144))
+        served = service(engine)
+        holder = asyncio.create_task(all_of(served, request("[hold:2]")))
+        await until(lambda: bool(engine.held))
+        with pytest.raises(DeadlineExceeded):
+            await all_of(served, request("hi", deadline_s=0.05))
+        assert (served.gate.running, served.gate.waiting) == (1, 0)
+        engine.release()
+        await holder
+
+    run(story)
+
+
+def test_no_more_are_priced_at_once_than_have_a_place() -> None:
+    """4 slots and 2 places: of 50 requests, 6 reach the worker's text thread, the others are told at once."""
+
+    async def story() -> None:
+        pricing = asyncio.Event()
+
+        class Slow(ScriptedEngine):
+            async def price(self, request: GenerationRequest) -> Price:
+                found = await super().price(request)
+                await pricing.wait()
+                return found
+
+        engine = Slow()
+        served = Service(engine, Gate(max_queue=2), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        work = [asyncio.create_task(all_of(served, request("hi"))) for _ in range(50)]
+        await until(lambda: sum(task.done() for task in work) == 44)
+        assert all(isinstance(task.exception(), QueueFull) for task in work if task.done())
+        assert len(engine.requests) == 6
+        pricing.set()
+        await asyncio.wait(work)
+        assert sum(task.exception() is None for task in work) == 6
 
     run(story)
 

@@ -133,7 +133,7 @@ class ScriptedEngine:
             words, reason = script.words(request.max_tokens)
             for index, word in enumerate(words):
                 await self._step(request, script, index + 1)
-                yield Delta(choice, word, 1, _logprobs(word, request.logprobs))
+                yield Delta(choice, word, _logprobs(word, request.logprobs))
             spoken += len(words)
             yield Finished(choice, "length" if reason else "stop")
         if not script.has("early"):
