@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
@@ -165,5 +166,10 @@ def _lines() -> Iterator[_Show]:
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal; the log goes to standard error."""
-    print(text, flush=True)
+    """A line for the person at the terminal, if there is one; the log goes to standard error."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Nobody reads any more (`| head -1`). What is still buffered would fail again at the exit.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

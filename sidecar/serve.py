@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,7 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
         await parts.service.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         watching = asyncio.create_task(parts.metrics.gpu.run())
-        loading = asyncio.create_task(announce(parts.service, parts.profile, settings, listener))
+        loading = announce(parts.service, parts.profile, settings, listener)
         refused = asyncio.create_task(_refused(loading))
         await _first(serving, refused, stop.asked)
         if not refused.done():
@@ -158,15 +158,19 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
         server.should_exit = True
         await serving
         exit_code = refused.result() if refused.done() else 0
-        await _cancelled(watching, loading, refused)
+        await _cancelled(watching, refused)
     return exit_code
 
 
-async def _refused(loading: asyncio.Task[Ready | Failed]) -> int:
+async def _refused(loading: Awaitable[Ready | Failed]) -> int:
     """The exit code of a load that only the operator can mend; of any other, never."""
-    state = await loading
-    if isinstance(state, Failed) and state.exit_code is not None:
-        return state.exit_code
+    try:
+        state = await loading
+    except Exception:  # what is said of the service must not end it
+        log.exception("the start could not be announced")
+    else:
+        if isinstance(state, Failed) and state.exit_code is not None:
+            return state.exit_code
     never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     return await never
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -17,7 +18,8 @@ import httpx
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.serve import listening
+from sidecar.generation import Ready
+from sidecar.serve import _refused, listening
 from tests.fakes.engine import ANSWER
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +139,53 @@ def test_a_second_signal_skips_the_drain(started: Callable[..., Process]) -> Non
         process.signal(signal.SIGINT)
         assert '"code":"draining"' in answer.read().decode()
     assert process.end() == 0
+
+
+def test_nobody_reading_what_it_prints_does_not_end_it() -> None:
+    """`python server.py | head -1`: the pipe is closed before the ready screen."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.fakes.serve_scripted", "--port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "LOADING": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stderr
+    try:
+        assert process.stdout.readline().startswith("Listening on")
+        process.stdout.close()
+        process.send_signal(signal.SIGUSR1)
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        # The first question is the last thing before the ready screen.
+        until(lambda: 'status="success"} 1.0' in httpx.get(f"{url}/metrics").text)
+        time.sleep(0.2)
+        assert httpx.post(f"{url}/generate", json={"prompt": "hi"}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert "Error" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def test_an_announcement_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> Ready:
+        raise RuntimeError("no words")
+
+    async def story() -> None:
+        waiting = asyncio.create_task(_refused(fails()))
+        done, _ = await asyncio.wait([waiting], timeout=0.05)
+        assert not done
+        waiting.cancel()
+
+    asyncio.run(story())
+    assert "no words" in caplog.text
 
 
 def test_an_open_address_without_a_key_is_said(started: Callable[..., Process]) -> None:
