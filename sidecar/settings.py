@@ -7,6 +7,7 @@ and `.env.template` are the table in other forms; a test holds them equal.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,18 +90,27 @@ def default_of(row: Setting) -> str:
 
 def env_template() -> str:
     """`.env.template`: every variable commented out, with what it does and accepts."""
-    lines = ["# Copy to .env and uncomment what should differ. Blank means not set.", ""]
+    lines = [
+        "# Copy to .env and uncomment what should differ. Blank means not set.",
+        "# docker compose reads it; by hand: set -a; . ./.env; set +a",
+        "",
+    ]
     for row in TABLE:
         lines.append(f"# {row.text}")
         others = f" Also: {', '.join(row.names[1:])}." if len(row.names) > 1 else ""
         lines.append(f"# Accepts {row.accepts}.{others}")
-        lines.append(f"# {row.names[0]}={default_of(row)}")
+        lines.append(f"# {row.names[0]}={_in_shell(default_of(row))}")
         lines += [f"# {row.example}", ""] if row.example else [""]
     lines += [
         "# Read by the hub's own client: a token for models that need one.",
         "# HF_TOKEN=",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_shell(value: str) -> str:
+    """The value as bash reads it; docker compose understands the same quotes."""
+    return shlex.quote(value) if value else ""
 
 
 def readme_table() -> str:

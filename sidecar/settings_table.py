@@ -176,7 +176,7 @@ TABLE: tuple[Setting, ...] = (
         ("MEMORY_BUDGET",),
         size_mib,
         _SIZES,
-        "The main memory that the model's process may use on a CPU.",
+        "The main memory that sizes weights and KV on a CPU; a plan, not a limit on the process.",
         "memory_budget",
     ),
     Setting(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,6 +166,39 @@ def test_the_template_uncommented_is_accepted() -> None:
     found = load([], {name: value for name, value in pairs if name != "LLM_PROFILES_CONFIG_PATH"})
     assert {name for name, _ in pairs} == {row.names[0] for row in TABLE} | {"HF_TOKEN", "HERMES_CTX"}
     assert found == Settings()
+
+
+def test_the_template_says_who_reads_it() -> None:
+    head = env_template().split("\n\n")[0]
+    assert "docker compose" in head
+    assert "set -a; . ./.env; set +a" in head
+
+
+def test_the_template_uncommented_is_read_by_bash(tmp_path: Path) -> None:
+    """Line by line, as people uncomment them; the way that the template's head names."""
+    lines = [line.removeprefix("# ") for line in env_template().splitlines()]
+    given = [line for line in lines if re.match(r"[A-Z0-9_]+=", line)]
+    (tmp_path / ".env").write_text("\n".join(given) + "\n")
+    script = f"set -eu; set -a; . ./.env; set +a; exec {shlex.quote(sys.executable)} -c "
+    script += shlex.quote("import json, os; print(json.dumps(dict(os.environ)))")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    found = load([], json.loads(done.stdout) | {"LLM_PROFILES_CONFIG_PATH": ""})
+    assert found == Settings()
+    assert len(given) == len(TABLE) + 2
+
+
+def test_the_template_quotes_what_bash_would_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.settings.default_of", lambda _: "two words; $HOME")
+    assert "# MODEL_PATH='two words; $HOME'\n" in env_template()
+
+
+def test_the_memory_budget_promises_no_limit() -> None:
+    row = next(row for row in TABLE if row.field == "memory_budget_mib")
+    assert "sizes weights and KV on a CPU" in row.text
+    assert "may use" not in row.text
 
 
 def test_the_readme_has_every_name() -> None:
