@@ -232,6 +232,14 @@ def test_drain_lets_finish_what_fits_and_cuts_the_rest() -> None:
     run(story)
 
 
+def test_the_gate_alone_knows_that_the_service_stops() -> None:
+    served = service(ScriptedEngine())
+    assert not served.draining
+    served.gate.drain()
+    assert served.draining
+    assert isinstance(served.refusal(), Draining)
+
+
 def test_drain_waits_for_running_answers() -> None:
     async def story() -> None:
         engine = ScriptedEngine()
