@@ -100,20 +100,37 @@ def log_into(connection: Connection) -> None:
 
 
 class Texts:
-    """The text thread: renders, tokenises and prices, in the order of arrival."""
+    """The text thread: renders, tokenises and prices, in the order of arrival.
+
+    `submit` and `cancel` are the socket thread's. What was cancelled before its turn costs nothing.
+    """
 
     def __init__(self, model: Model, config: WorkerConfig, loop: Loop, connection: Connection) -> None:
-        self.requests: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
+        self._wanted: set[str] = set()
         self._model, self._config, self._loop, self._connection = model, config, loop, connection
+
+    def submit(self, prepare: Prepare) -> None:
+        """Queue one; the loop has heard of it before."""
+        self._wanted.add(prepare.id)
+        self._requests.put(prepare)
+
+    def cancel(self, id: str) -> None:
+        """Nobody wants it any more; the loop has heard of that before."""
+        self._wanted.discard(id)
 
     def run(self) -> None:
         """For ever; the thread is a daemon."""
         while True:
-            self._prepare(self.requests.get())
+            self._prepare(self._requests.get())
 
     def _prepare(self, prepare: Prepare) -> None:
         from sidecar.worker.loop import Prepared
 
+        if prepare.id not in self._wanted:
+            self._loop.arrivals.put(Prepared(prepare.id, None))
+            return
+        self._wanted.discard(prepare.id)
         try:
             job, price = self._priced(prepare)
         except SidecarError as error:
@@ -129,6 +146,7 @@ class Texts:
     def _priced(self, prepare: Prepare) -> tuple[Job, Price]:
         from sidecar.worker.choice import Job
 
+        self._check_length(prepare)
         ids = self._model.tokens.encode(prepare)
         for token, _ in prepare.sampling.logit_bias:
             if not 0 <= token < self._model.tokens.vocabulary:
@@ -148,6 +166,14 @@ class Texts:
         seed = prepare.sampling.seed
         job = Job(prepare, ids, max_tokens, secrets.randbits(63) if seed is None else seed)
         return job, Price(len(ids), max_tokens, pages)
+
+    def _check_length(self, prepare: Prepare) -> None:
+        """A text so long that no tokenising could make it fit is refused without doing it."""
+        texts = [prepare.text or "", *(m.content for m in prepare.messages or ())]
+        size = sum(len(text.encode()) for text in texts)
+        least = size // self._model.tokens.longest_token_bytes
+        if least > self._config.context:
+            raise ContextOverflow.of(least, prepare.max_tokens or 1, self._config.context)
 
     def _answer_room(self, prompt_tokens: int, asked: int | None) -> int:
         context = self._config.context
@@ -214,7 +240,10 @@ def _load(config: WorkerConfig, connection: Connection) -> Model:
 
 def _quieten(threads: int) -> None:
     """What libraries read when they are imported: their threads, and whom they talk to."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # How long a thread spins before it sleeps: some 20 microseconds, which bridges the gap between
+    # two layers. For ever, and a neighbour on the core costs seconds; not at all (passive), and each
+    # of the 300 barriers of a step costs a wake-up: 57 tokens/s where this gives 72 (8 streams, 151M).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -243,14 +272,15 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
 
 
 def _read(connection: Connection, loop: Loop, texts: Texts) -> None:
-    """Hand each message to whom it concerns; the loop hears of a Prepare before its result."""
+    """Hand each message to whom it concerns; the loop hears of everything first."""
     while arrived := connection.receive():
         for message in arrived:
+            if isinstance(message, Prepare | Begin | Cancel):
+                loop.arrivals.put(message)
             if isinstance(message, Prepare):
-                loop.arrivals.put(message)
-                texts.requests.put(message)
-            elif isinstance(message, Begin | Cancel):
-                loop.arrivals.put(message)
+                texts.submit(message)
+            elif isinstance(message, Cancel):
+                texts.cancel(message.id)
     loop.arrivals.put(None)
 
 

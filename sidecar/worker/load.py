@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sidecar import budget, weights
 from sidecar.errors import ConfigError, WeightsDamaged
-from sidecar.worker import attention, precision
+from sidecar.worker import attention, packed, precision
 from sidecar.worker.attention import KvPool
 from sidecar.worker.graphs import DecodeGraphs
 from sidecar.worker.messages import WorkerConfig
@@ -51,6 +51,8 @@ def load(config: WorkerConfig, report: Report) -> Model:
     attention.register()
     varlen = _has_varlen(device)
     network = _network(folder, network_config, chosen, device, varlen)
+    if device.type == "cpu" and packed.available():
+        packed.pack(network)
     plan = _plan(config, network, device, limit_mib, varlen)
     model = Model(
         network=network,
@@ -182,6 +184,7 @@ def _plan(
 ) -> budget.Plan:
     c = network.config
     held = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+    held += sum(m.weight_bytes for m in network.modules() if isinstance(m, packed.PackedLinear))
     if device.type == "cuda":  # what a quantiser keeps beside its parameters is seen only here
         held = max(held, torch.cuda.memory_allocated(device))
     rows = config.slots * MAX_CHOICES

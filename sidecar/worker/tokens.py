@@ -31,6 +31,8 @@ class Tokens:
         self._pretrained = pretrained
         self.backend: Tokenizer = pretrained.backend_tokenizer
         self.vocabulary = vocabulary
+        # As UTF-8 a name is never shorter than what it stands for, in any kind of vocabulary.
+        self.longest_token_bytes = max(len(name.encode()) for name in self.backend.get_vocab())
         self._byte_level = "ByteLevel" in str(self.backend.decoder)
         added = self.backend.get_added_tokens_decoder().values()
         control = sorted((re.escape(t.content) for t in added if t.special), key=len, reverse=True)

@@ -141,6 +141,22 @@ def test_the_command_line_of_seed_002_is_understood_and_refused_for_its_reason(t
     assert "Traceback" not in out + err
 
 
+def test_a_load_that_can_not_succeed_ends_the_start(tmp_path: Path) -> None:
+    """No tokenizer: the library's own words, in one line, and no second try."""
+    from tests.engines import tiny
+
+    folder = tiny.checkpoint(tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    code, out, err = finished(
+        "--model_path", str(folder), "--port", str(free_port()), "--context_size", "256"
+    )
+    assert code == 70
+    assert "The model could not be loaded: " in out
+    assert "starting again" not in out + err
+    assert "Traceback" not in out
+
+
 def test_a_taken_port_is_named_before_anything_is_loaded(server: Program) -> None:
     began = time.monotonic()
     code, _, err = finished("--port", str(server.port))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sidecar import weights
 from sidecar.errors import ConfigError, StartError, WeightsDamaged, WeightsMissing
@@ -70,6 +71,33 @@ def test_a_truncated_file(copy: Path) -> None:
 def test_an_error_page_in_place_of_weights(copy: Path) -> None:
     (copy / "model.safetensors").write_text("<html>not found</html>" * 10)
     refused(WeightsDamaged, copy, "not a safetensors file")
+
+
+def test_a_file_without_one_of_the_tensors(copy: Path) -> None:
+    file = copy / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    refused(WeightsDamaged, copy, "lacks 1 tensors that its config.json names")
+
+
+def test_a_config_that_is_a_list(copy: Path) -> None:
+    (copy / "config.json").write_text("[]")
+    refused(WeightsDamaged, copy, "holds no JSON object")
+
+
+def test_an_old_gptq_folder_says_so_in_a_file_of_its_own(copy: Path) -> None:
+    (copy / "quantize_config.json").write_text(json.dumps({"bits": 8, "group_size": 128, "sym": True}))
+    refused(ConfigError, copy, "has 8 bits; on a CPU GPTQ is served with 4")
+
+
+def test_only_the_files_of_the_index_count(copy: Path) -> None:
+    whole = weights.stored_mib(copy)
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    assert weights.stored_mib(copy) == pytest.approx(2 * whole)
+    index = {"weight_map": {"lm_head.weight": "model.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights.stored_mib(copy) == whole
 
 
 def test_an_architecture_that_was_never_tested(copy: Path) -> None:

@@ -159,6 +159,18 @@ def test_a_stop_string_across_tokens_ends_the_text_before_it(model: Model) -> No
     assert driver.outputs("cut")[-1].finish == "stop"
 
 
+def test_log_probabilities_of_a_stop_string_are_not_shown(model: Model) -> None:
+    driver = Driver(model)
+    driver.begin("whole", [65, 66, 67], 40, logprobs=0)
+    driver.finish()
+    whole = driver.text("whole")
+    driver.begin("cut", [65, 66, 67], 40, stop=(whole[3:6],), logprobs=0)
+    driver.finish()
+    scored = [t for output in driver.outputs("cut") for t in output.logprobs]
+    assert b"".join(t.token_bytes for t in scored).decode(errors="replace").startswith(driver.text("cut"))
+    assert len(scored) <= len(driver.text("cut").encode())
+
+
 class Failing:
     """Stands before a network and raises once, at a step of one's choosing."""
 

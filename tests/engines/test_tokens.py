@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from sidecar.errors import BadRequest
 from sidecar.generation import GenerationRequest, Message
@@ -119,3 +121,33 @@ def test_logprobs_name_tokens_with_their_bytes() -> None:
     assert (scored.token, scored.token_bytes) == ("\ufffd", b"\xc3")
     assert scored.top[0] == ("\ufffd", b"\xa9", -1.0)
     assert scored.top[1] == ("<|im_end|>", b"<|im_end|>", -1.0)
+
+
+def sentencepiece() -> Tokens:
+    """A vocabulary like Llama 2's: words begin with a mark, bytes stand for what it lacks."""
+    pieces = ["▁Paris", "▁is", "▁nice", "<0xE2>", "<0x82>", "<0xAC>", "<unk>"]
+    backend = Tokenizer(
+        models.BPE({p: i for i, p in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return Tokens(PreTrainedTokenizerFast(tokenizer_object=backend), len(pieces))
+
+
+def test_the_first_word_behind_a_prompt_keeps_its_space() -> None:
+    detokenizer = Detokenizer(sentencepiece(), (), (1,))
+    assert [detokenizer.feed(token) for token in (0, 2)] == [" Paris", " nice"]
+
+
+def test_a_prompt_that_ends_in_half_a_character_is_not_shown() -> None:
+    half = TOKENIZER.backend_tokenizer.encode("secret 日", add_special_tokens=False).ids[:-1]
+    detokenizer = Detokenizer(TOKENS, (), half)
+    ids = TOKENIZER.backend_tokenizer.encode("xy", add_special_tokens=False).ids
+    assert "".join(detokenizer.feed(token) for token in ids) == "xy"
+
+
+def test_byte_tokens_are_one_byte_each() -> None:
+    scored = sentencepiece().logprob([(3, -1.0), (0, -2.0)])
+    assert (scored.token, scored.token_bytes) == ("\ufffd", b"\xe2")
+    assert scored.top[0][0].strip() == "Paris"

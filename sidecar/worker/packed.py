@@ -1,0 +1,73 @@
+"""Plain float32 linear layers on CPU, with their weights packed once for oneDNN.
+
+torch's own linear has MKL pack the weights again at every call, which costs more than the product
+itself while few rows are multiplied: with 2 to 8 rows the packed form takes 0.5 to 0.8 of the time
+(AVX2, one thread, 768 x 2048 and 768 x 32768), with 1 and with 32 about the same. The operators are
+those that torch.compile emits for frozen models; a torch without them keeps its own layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+# oneDNN chooses its block format by the number of rows that it is told to expect.
+_EXPECTED_ROWS = 16
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` for inference: the same shape in and out, weights in oneDNN's own layout."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _EXPECTED_ROWS)
+        self.weight_bytes = linear.weight.numel() * linear.weight.element_size()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in_features]` to `[..., out_features]`."""
+        rows = x.reshape(-1, self.in_features)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+def available() -> bool:
+    """Whether this torch has both operators and an oneDNN to run them."""
+    mkldnn: Any = torch.ops.mkldnn
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+    )
+
+
+def pack(network: nn.Module) -> int:
+    """Replace the float32 linear layers in place, one at a time; how many there were.
+
+    A layer whose weight another module uses too (tied embeddings) is left alone: its packed form
+    would be a second copy.
+    """
+    owners: dict[int, int] = {}
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    count = 0
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if _packable(child) and owners[id(child.weight)] == 1:
+                setattr(parent, name, PackedLinear(child))
+                count += 1
+    if count:
+        _let_go_of_the_file(network)
+    return count
+
+
+def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return type(module) is nn.Linear and module.weight.dtype == torch.float32
+
+
+def _let_go_of_the_file(network: nn.Module) -> None:
+    """What was not packed is copied: as views of the mapped file it would keep all of it resident."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
