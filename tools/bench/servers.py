@@ -75,14 +75,13 @@ def running(name: str, model: Path, sizes: Sizes) -> Iterator[Server]:
     port = _free_port()
     make = _ours if name == "ours" else _theirs
     command, own_environment = make(model, sizes, port)
-    common = {
-        "OMP_NUM_THREADS": str(sizes.threads), "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
+    # As many threads for both; how they wait for each other is each server's own affair.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    common = {"OMP_NUM_THREADS": str(sizes.threads), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     log = (model.parent / f"{name}.log").open("ab")
     began = time.monotonic()
     process = psutil.Popen(
-        command, cwd=ROOT, env=os.environ | common | own_environment, stdin=subprocess.DEVNULL,
+        command, cwd=ROOT, env=inherited | common | own_environment, stdin=subprocess.DEVNULL,
         stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     server = Server(name, name, f"http://127.0.0.1:{port}", process, began)
