@@ -182,4 +182,5 @@ def test_no_draw_leaves_the_support(
     # equals are among the k largest is nobody's promise.
     loose = Sampling(temperature, min(top_p + 1e-4, 1.0), top_k, max(min_p - 1e-4, 0.0))
     allowed = logits[(defined(logits, s) > 0) | (defined(logits, loose) > 0)]
-    assert logits[token] in allowed
+    # Two logits whose weights are one float32 apart are equals too.
+    assert torch.isclose(allowed, logits[token], rtol=0, atol=1e-4).any()
