@@ -49,6 +49,8 @@ $(VENV)/runtime.installed: requirements/runtime.txt
 	@echo "Installing into $(VENV): about 3 GB to download, 6 GB on disk, some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements/runtime.txt
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m sidecar "$$@"\n' '$(CURDIR)' '$(CURDIR)/$(VENV)' > $(VENV)/bin/llm-sidecar
+	@chmod +x $(VENV)/bin/llm-sidecar
 	@touch $@
 
 $(VENV)/dev.installed: requirements/dev.txt $(VENV)/runtime.installed

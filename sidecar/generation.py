@@ -175,7 +175,10 @@ EngineState = Loading | Ready | Failed
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine last said of itself; bytes are the device's, 0 where there is none."""
+    """What the engine last said of itself; bytes are the device's, 0 where there is none.
+
+    `heard_at` is when it said so, in seconds of the receiver's monotonic clock; None is never.
+    """
 
     running: int = 0
     pages_used: int = 0
@@ -186,6 +189,7 @@ class EngineStats:
     cuda_available: bool = False
     cuda_device_count: int = 0
     device_name: str = ""
+    heard_at: float | None = None
 
 
 class Engine(Protocol):

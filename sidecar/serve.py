@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
 
-from sidecar import logs
+from sidecar import control, logs
 from sidecar.announce import announce, warn_if_open
 from sidecar.api import create_app
+from sidecar.control import Control
 from sidecar.errors import ConfigError, PortInUse
 from sidecar.gate import Gate
-from sidecar.generation import Failed, Ready
+from sidecar.generation import Failed, Loading, Ready
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile, load_registry
 from sidecar.service import ServedModel, Service
@@ -35,6 +36,7 @@ log = logging.getLogger("sidecar.serve")
 
 BACKLOG = 512
 CLOSE_SECONDS = 5
+WARM_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,26 @@ def serve(settings: Settings) -> int:
     logs.configure(settings.log_format)
     with listening(settings.host, settings.port) as listener:
         return asyncio.run(run(settings, build(settings), listener))
+
+
+async def warm(settings: Settings, on_progress: Callable[[float | None, str], None]) -> int:
+    """Load the model once and let go of it: what a first start would wait for is done then.
+
+    The exit code; raises nothing for a model that can not be loaded, but says why.
+    """
+    service = build(settings).service
+    await service.start()
+    try:
+        while isinstance(state := service.state(), Loading):
+            on_progress(state.progress, f"{state.phase} {state.detail}".strip())
+            await asyncio.sleep(WARM_LOOK_SECONDS)
+        if isinstance(state, Failed):
+            on_progress(None, f"failed: {state.reason}")
+            return state.exit_code or 1
+        on_progress(None, f"ready: {', '.join(value for _, value in state.about)}")
+        return 0
+    finally:
+        await service.stop()
 
 
 @contextlib.contextmanager
@@ -146,20 +168,38 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     server = Listener(_uvicorn_config(parts.app))
     warn_if_open(settings)
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
-        await parts.service.start()
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        watching = asyncio.create_task(parts.metrics.gpu.run())
-        loading = announce(parts.service, parts.profile, settings, listener)
-        refused = asyncio.create_task(_refused(loading))
-        await _first(serving, refused, stop.asked)
-        if not refused.done():
-            await _first(asyncio.create_task(parts.service.drain(settings.drain_s)), stop.insisted)
-        await parts.service.stop()
-        server.should_exit = True
-        await serving
-        exit_code = refused.result() if refused.done() else 0
-        await _cancelled(watching, refused)
+        async with control.listening(parts.service, settings.control_socket) as watchdog:
+            await parts.service.start()
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            watching = asyncio.create_task(parts.metrics.gpu.run())
+            loading = announce(parts.service, parts.profile, settings, listener)
+            refused = asyncio.create_task(_refused(loading))
+            await _first(serving, refused, stop.asked)
+            draining = None
+            if not refused.done():
+                draining = asyncio.create_task(_drain(parts.service, settings.drain_s, watchdog))
+                await _first(draining, stop.insisted)
+            await parts.service.stop()
+            if draining is not None:  # whom a second signal cut is counted too
+                await draining
+            server.should_exit = True
+            await serving
+            exit_code = refused.result() if refused.done() else 0
+            await _cancelled(watching, refused)
     return exit_code
+
+
+async def _drain(service: Service, seconds: float, watchdog: Control | None) -> None:
+    log.info(
+        "stopping: %d running and %d waiting may finish within %g s",
+        service.gate.running,
+        service.gate.waiting,
+        seconds,
+    )
+    result = await service.drain(seconds)
+    log.info("drained: %d answers finished, %d cut", result.finished, result.cut)
+    if watchdog is not None:
+        watchdog.drained(result)
 
 
 async def _refused(loading: Awaitable[Ready | Failed]) -> int:

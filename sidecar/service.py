@@ -58,6 +58,14 @@ class ServedModel:
         return name == self.id or name in self.aliases
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a drain ended: answers that were finished, and answers that had to be cut."""
+
+    finished: int
+    cut: int
+
+
 @dataclass(eq=False)
 class Run:
     """One generation under way: its channel, its task, and why it was cut, if it was."""
@@ -106,13 +114,16 @@ class Service:
         await self._cut(Draining("The service stopped before the answer was complete."))
         await self._engine.stop()
 
-    async def drain(self, seconds: float) -> int:
-        """Take nothing new, let the rest finish for `seconds`; how many had to be cut."""
+    async def drain(self, seconds: float) -> Drained:
+        """Take nothing new, let the rest finish for `seconds`, cut what is left then."""
         self.gate.drain()
+        begun = set(self._runs)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.gate.idle()
-        return await self._cut(Draining("The service is stopping; the answer was cut.", retry_after_s=10))
+        await self._cut(Draining("The service is stopping; the answer was cut.", retry_after_s=10))
+        cut = sum(run.cut is not None for run in begun)
+        return Drained(len(begun) - cut, cut)
 
     @property
     def draining(self) -> bool:
@@ -124,6 +135,15 @@ class Service:
         state = self._engine.state()
         self._was_ready |= isinstance(state, Ready)
         return state
+
+    def phase(self) -> str:
+        """Where the service stands, in one word: a phase of loading, ready, draining or failed."""
+        state = self.state()
+        if isinstance(state, Loading):
+            return state.phase
+        if isinstance(state, Failed):
+            return "failed"
+        return "draining" if self.draining else "ready"
 
     @property
     def was_ready(self) -> bool:
@@ -226,13 +246,12 @@ class Service:
         }
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
-    async def _cut(self, error: SidecarError) -> int:
+    async def _cut(self, error: SidecarError) -> None:
         runs = {run: run.task for run in self._runs if run.task and not run.task.done()}
         for run in runs:
             run.end(error)
         if runs:
             await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
-        return len(runs)
 
 
 async def _closed(task: asyncio.Task[None]) -> None:

@@ -43,6 +43,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     publish_address: str | None = None
     metrics_port: int | None = None
+    control_socket: Path | None = None
     max_queue: int = 32
     queue_timeout_s: float = 60.0
     drain_s: float = 30.0

@@ -226,6 +226,13 @@ TABLE: tuple[Setting, ...] = (
         "metrics_port",
     ),
     Setting(
+        "control_socket",
+        ("CONTROL_SOCKET",),
+        Path,
+        "the path of a unix socket",
+        "Where the watchdog asks for our own memory, phase and boot; none when not set.",
+    ),
+    Setting(
         "max_queue",
         ("MAX_QUEUE",),
         _whole(0, 100_000),

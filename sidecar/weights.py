@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ MIB = 1024 * 1024
 # Only a model that does not exist sends us on to the next source: a cut line or a full disk must
 # not end in another model than the one that was asked for.
 NOT_THERE = ("RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 # The files of a model that are data: weights, configuration, tokenizer, chat template.
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -34,6 +37,9 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
     says why each source failed.
     """
     failures = []
+    for source in sources:
+        if (carried := _carried(source)) is not None:
+            return carried
     for source in sources:
         if source == EMBEDDED:
             return embedded.MODEL_DIR
@@ -55,6 +61,24 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
         + "; ".join(failures)
         + ". Set MODEL_PATH to a folder, MODEL_ID to a repository, or HF_TOKEN for a gated one."
     )
+
+
+def _carried(source: str) -> Path | None:
+    """The model in the hub cache that an image may carry (`PRELOADED_MODELS`); no network is asked."""
+    cache = os.environ.get("PRELOADED_MODELS")
+    if not cache or not HUB_ID.fullmatch(source) or not Path(cache).is_dir():
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, _, revision = source.partition("@")
+    try:
+        found = snapshot_download(
+            repository, revision=revision or None, cache_dir=Path(cache) / "hub", local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(found)
 
 
 def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:

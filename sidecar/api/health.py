@@ -69,7 +69,7 @@ def health_body(service: Service) -> dict[str, Any]:
         "message": "Ready." if ready else _message(service),
         "model": service.model.id,
         **_cuda(service.stats()),
-        "phase": _phase(service),
+        "phase": service.phase(),
         "progress": _progress(service),
     }
     if isinstance(state, Failed):
@@ -106,16 +106,7 @@ def _short(service: Service) -> dict[str, Any]:
         status = "draining"
     elif isinstance(service.state(), Failed):
         status = "failed"
-    return {"status": status, "phase": _phase(service), "progress": _progress(service)}
-
-
-def _phase(service: Service) -> str:
-    state = service.state()
-    if isinstance(state, Loading):
-        return state.phase
-    if isinstance(state, Failed):
-        return "failed"
-    return "draining" if service.draining else "ready"
+    return {"status": status, "phase": service.phase(), "progress": _progress(service)}
 
 
 def _progress(service: Service) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -254,7 +255,7 @@ class WorkerEngine:
             case Progress(phase=phase, fraction=fraction, detail=detail):
                 self._enter(Loading(phase, fraction, detail))
             case Loaded(device=device, capacity=capacity, about=about, stats=stats):
-                self._stats = stats
+                self._stats = _heard_now(stats)
                 self._was_ready = True
                 self._enter(Ready(device, capacity, about))
             case Refused(code=code, message=reason):
@@ -262,7 +263,7 @@ class WorkerEngine:
                 exit_code = kind.exit_code if kind and issubclass(kind, errors.StartError) else 70
                 self._enter(Failed(reason, exit_code))
             case Beat(stats=stats):
-                self._stats = stats
+                self._stats = _heard_now(stats)
             case Log(level=level, text=text):
                 worker_log.log(level, "%s", text)
             case Priced() | Step() | Released():
@@ -283,6 +284,10 @@ class WorkerEngine:
                 )
                 boot.child.kill()
                 return
+
+
+def _heard_now(stats: EngineStats) -> EngineStats:
+    return dataclasses.replace(stats, heard_at=time.monotonic())
 
 
 def _events(output: Output) -> list[Event]:

@@ -93,7 +93,7 @@ def test_draining_ends_a_stream_with_an_error() -> None:
         http.stream("POST", "/v1/completions", json={"prompt": "[hold:2]", "stream": True}) as answer,
     ):
         assert own.engine.wait_for(lambda: bool(own.engine.held))
-        assert own.run(own.service.drain(0.01)) == 1
+        assert own.run(own.service.drain(0.01)).cut == 1
         assert '"code":"draining"' in answer.read().decode()
         refused = http.post("/generate", json={"prompt": "hi"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")

@@ -28,7 +28,7 @@ from sidecar.generation import (
 )
 from sidecar.logs import JsonLines
 from sidecar.metrics import Metrics
-from sidecar.service import ServedModel, Service
+from sidecar.service import Drained, ServedModel, Service
 from tests.fakes.engine import ANSWER, ScriptedEngine
 
 DONE = Done(Usage(1, 1))
@@ -221,7 +221,7 @@ def test_drain_lets_finish_what_fits_and_cuts_the_rest() -> None:
         served = service(engine)
         work = asyncio.create_task(all_of(served, request("[hold:2]")))
         await until(lambda: bool(engine.held))
-        assert await served.drain(0.05) == 1
+        assert await served.drain(0.05) == Drained(finished=0, cut=1)
         with pytest.raises(Draining):
             await work
         with pytest.raises(Draining):
@@ -249,7 +249,7 @@ def test_drain_waits_for_running_answers() -> None:
         drained = asyncio.create_task(served.drain(30))
         await until(lambda: served.draining)
         engine.release()
-        assert await drained == 0
+        assert await drained == Drained(finished=1, cut=0)
         assert isinstance((await work)[-1], Done)
 
     run(story)

@@ -1,6 +1,6 @@
 """Documents that could drift from the code are held to it.
 
-`python tests/deploy/test_docs.py` writes the README's table of settings anew.
+`python -m tests.deploy.test_docs` writes the README's table of settings anew.
 """
 
 from __future__ import annotations

@@ -1,0 +1,158 @@
+"""`llm-sidecar COMMAND`: what can be done with a model beside serving it.
+
+Every command takes the server's own flags and variables. A failure is one line and an exit code,
+never a traceback; Ctrl-C at any time is 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+EXIT_USAGE = 64
+EXIT_BUG = 70
+# Exits that another start will not mend: a restart policy would spin on them.
+LASTING = (75, 78)
+PAUSE_SECONDS = 60
+USAGE = """\
+usage: llm-sidecar COMMAND [flags]
+
+  serve      serve the model (what `python server.py` does)
+  download   fetch the profile's model and check its files
+  warm       load the model once: download it, compile its kernels, answer nothing
+  doctor     what is here, what is missing, and what to do about it
+
+Every command takes the flags of the server: llm-sidecar serve --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command that the arguments name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else EXIT_USAGE
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        print(f"llm-sidecar: no command {arguments[0]!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_USAGE
+    return run("llm-sidecar", command, arguments[1:])
+
+
+def run(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run the command; whatever goes wrong is a line on stderr and an exit code."""
+    try:
+        return _guarded(name, command, argv)
+    except KeyboardInterrupt:
+        return 0
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Serve until a signal comes. As a container's process, lasting failures wait before they exit."""
+    return run_serving("llm-sidecar", argv)
+
+
+def run_serving(name: str, argv: Sequence[str]) -> int:
+    """Serve as `name`; see `serve`."""
+    code = run(name, _serve, argv)
+    if code in LASTING and _restarted_at_once():
+        _pause()
+    return code
+
+
+def _guarded(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    # Imported late, where Ctrl-C during the imports is caught too.
+    from sidecar.errors import StartError
+
+    try:
+        return command(argv)
+    except StartError as error:
+        print(f"{name}: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        logging.getLogger("sidecar").exception("%s ended unexpectedly", name)
+        return EXIT_BUG
+
+
+def _serve(argv: Sequence[str]) -> int:
+    from sidecar.serve import serve as serve_until_told
+    from sidecar.settings import load
+
+    return serve_until_told(load(argv, os.environ))
+
+
+def _download(argv: Sequence[str]) -> int:
+    from sidecar import weights
+    from sidecar.profiles import load_registry
+    from sidecar.settings import load
+
+    settings = load(argv, os.environ)
+    profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
+    assert profile.transformers is not None
+    folder = weights.find(profile.transformers.sources, _Lines())
+    weights.check(folder)
+    print(f"{profile.name}: {weights.stored_mib(folder):.0f} MiB of weights in {folder}")
+    return 0
+
+
+def _warm(argv: Sequence[str]) -> int:
+    from sidecar.serve import warm
+    from sidecar.settings import load
+
+    return asyncio.run(warm(load(argv, os.environ), _Lines()))
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from sidecar.doctor import examine, show
+    from sidecar.settings import load
+
+    findings = examine(load(argv, os.environ))
+    print(show(findings), end="")
+    return 1 if any(finding.level == "failure" for finding in findings) else 0
+
+
+class _Lines:
+    """Progress as lines: what is new at once, what only grows every two seconds, silence never."""
+
+    def __init__(self) -> None:
+        self._said = ("", 0.0)
+
+    def __call__(self, part: float | None, text: str) -> None:
+        """`part` of 1 is done; None is not known."""
+        line = text if part is None else f"{text} ({part:.0%})"
+        said, at = self._said
+        quiet_s = time.monotonic() - at
+        same = line.partition(" ")[0] == said.partition(" ")[0]
+        if not same or quiet_s >= (10.0 if line == said else 2.0):
+            self._said = (line, time.monotonic())
+            print(line, flush=True)
+
+
+def _restarted_at_once() -> bool:
+    """Whether a container's restart policy would start us again: as process 1, or as the child of
+    the init that Docker puts there."""
+    return os.getpid() == 1 or (os.getppid() == 1 and os.path.exists("/.dockerenv"))
+
+
+def _pause() -> None:
+    """Docker starts a process that lived ten seconds again at full speed (moby, restartmanager.go)."""
+    import signal
+
+    print(
+        f"waiting {PAUSE_SECONDS} s before the exit, so that a restart policy does not spin", file=sys.stderr
+    )
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.sigtimedwait(signals, PAUSE_SECONDS)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "serve": serve,
+    "download": _download,
+    "warm": _warm,
+    "doctor": _doctor,
+}

@@ -1,0 +1,136 @@
+"""`llm-sidecar doctor`: what is here, what is missing, and what to do about it.
+
+Looks and never changes anything. Each finding stands alone: one that can not be made is a finding.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sidecar import gpu, weights
+from sidecar.errors import StartError
+from sidecar.profiles import Profile, load_registry
+from sidecar.serve import listening
+from sidecar.settings import Settings
+
+DOCKER_SECONDS = 10
+SPARE_GIB = 20
+CPU_OVERLAY = "docker compose -f compose.yaml -f docker/compose.cpu.yaml up llm-sidecar"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `fix` is what to do unless it is ok."""
+
+    name: str
+    level: Literal["ok", "warning", "failure"]
+    text: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything, in the order in which a start would need it."""
+    card = _card(settings)
+    return [_profile(settings), card, _docker(has_card=card.level == "ok"), _disk(), _port(settings)]
+
+
+def show(findings: list[Finding]) -> str:
+    """The findings as a person reads them."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:<8} {finding.name:<8} {finding.text}\n")
+        if finding.fix and finding.level != "ok":
+            lines.append(f"{'':<8} {'':<8} -> {finding.fix}\n")
+    return "".join(lines)
+
+
+def _profile(settings: Settings) -> Finding:
+    try:
+        profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
+    except StartError as error:
+        return Finding("profile", "failure", error.message, "choose another with LLM_PROFILE_NAME")
+    return Finding("profile", "ok", _described(profile))
+
+
+def _described(profile: Profile) -> str:
+    sources = profile.transformers.sources if profile.transformers else []
+    here = [source for source in sources if source == weights.EMBEDDED or Path(source).is_dir()]
+    where = "its files are here" if here else f"its files come from {' or '.join(sources)}"
+    return f"{profile.name}: context {profile.context}; {where}"
+
+
+def _card(settings: Settings) -> Finding:
+    seen = gpu.look()
+    if isinstance(seen, gpu.GpuUnreadable) or not seen:
+        why = seen.reason if isinstance(seen, gpu.GpuUnreadable) else "the driver lists no card"
+        return Finding("gpu", "warning", f"no NVIDIA card can be used here ({why})", "the CPU is used; "
+                       "for a card, install its driver and run nvidia-smi")  # fmt: skip
+    first, mib = seen[0], 1024 * 1024
+    free, total = (first.memory_total_bytes - first.memory_used_bytes) // mib, first.memory_total_bytes // mib
+    text = f"{first.name}, {free} of {total} MiB free"
+    if free < settings.vram_budget_mib:
+        return Finding(
+            "gpu", "warning", f"{text}, less than VRAM_BUDGET ({settings.vram_budget_mib} MiB)",
+            "lower VRAM_BUDGET, or end what else holds memory: nvidia-smi lists it",
+        )  # fmt: skip
+    return Finding("gpu", "ok", text)
+
+
+def _docker(*, has_card: bool) -> Finding:
+    if shutil.which("docker") is None:
+        return Finding(
+            "docker",
+            "warning",
+            "no docker command here",
+            "only needed for containers: `make serve` goes without",
+        )
+    try:
+        told = json.loads(_output("docker", "info", "--format", "{{json .}}"))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return Finding("docker", "failure", f"the Docker engine does not answer ({type(error).__name__})",
+                       "start it, or give this user the right to its socket")  # fmt: skip
+    return docker_finding(told, has_card=has_card)
+
+
+def docker_finding(info: Mapping[str, Any], *, has_card: bool) -> Finding:
+    """What `docker info` says about cards: whether a container can be given one."""
+    if info.get("ServerErrors"):
+        return Finding("docker", "failure", f"the Docker engine does not answer: {info['ServerErrors'][0]}",
+                       "start it, or give this user the right to its socket")  # fmt: skip
+    engine = f"engine {info.get('ServerVersion', 'unknown')}"
+    if "nvidia" in info.get("Runtimes", {}) or info.get("DiscoveredDevices"):
+        return Finding("docker", "ok", f"{engine} with the NVIDIA runtime")
+    fix = "install the NVIDIA container toolkit and run `nvidia-ctk runtime configure --runtime=docker`"
+    if not has_card:
+        fix = f"use the CPU overlay: {CPU_OVERLAY}"
+    return Finding("docker", "warning", f"{engine} without the NVIDIA runtime: the plain compose file "
+                   "will not start here", fix)  # fmt: skip
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_SECONDS, check=True)
+    return done.stdout
+
+
+def _disk() -> Finding:
+    free_gib = shutil.disk_usage(Path.home()).free / 1024**3
+    text = f"{free_gib:.0f} GiB free in {Path.home()}"
+    if free_gib < SPARE_GIB:
+        return Finding("disk", "warning", text, f"an 8B model and the image take about {SPARE_GIB} GiB")
+    return Finding("disk", "ok", text)
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        with listening(settings.host, settings.port) as listener:
+            return Finding("port", "ok", f"{settings.host} port {listener.getsockname()[1]} is free")
+    except StartError as error:
+        return Finding(
+            "port", "failure", error.message, "end what listens there, or choose another with PORT"
+        )

@@ -1,0 +1,134 @@
+"""What the watchdog is told, over the socket that it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from sidecar.control import Control, listening, own_mib
+from sidecar.gate import Gate
+from sidecar.generation import EngineStats, GenerationRequest
+from sidecar.metrics import Metrics
+from sidecar.service import ServedModel, Service
+from tests.fakes.engine import ScriptedEngine, loading
+
+Ask = Callable[[bytes], Awaitable[bytes]]
+
+
+def served(path: Path, story: Callable[[Service, ScriptedEngine, Ask, Control], Awaitable[None]]) -> None:
+    """Run the story beside a service whose control socket is `path`."""
+
+    async def ask(question: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(question)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def all_of_it() -> None:
+        engine = ScriptedEngine()
+        service = Service(engine, Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        async with listening(service, path) as control:
+            assert control is not None
+            await story(service, engine, ask, control)
+
+    asyncio.run(all_of_it())
+
+
+async def report(ask: Ask) -> dict[str, Any]:
+    told = json.loads(await ask(b'{"ask": "report"}\n'))
+    assert isinstance(told, dict)
+    return told
+
+
+def test_the_report_follows_the_service(tmp_path: Path) -> None:
+    async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        engine.set_state(loading())
+        first = await report(ask)
+        assert first["phase"] == loading().phase
+        engine.set_state()
+        ready = await report(ask)
+        assert (ready["phase"], ready["running"], ready["waiting"]) == ("ready", 0, 0)
+        assert ready["boot_id"] == first["boot_id"] == control.boot_id
+        service.gate.drain()
+        assert (await report(ask))["phase"] == "draining"
+
+    served(tmp_path / "control.sock", story)
+
+
+def test_the_next_boot_tells_what_became_of_the_running_answers(tmp_path: Path) -> None:
+    async def first(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        assert (await report(ask))["last_drain"] is None
+        request = GenerationRequest("r", "[hold:2]", 16, deadline_s=30.0)
+        stream = service.stream(request)
+        await anext(stream)
+        control.drained(await service.drain(0.01))
+        with pytest.raises(Exception, match="cut"):
+            async for _ in stream:
+                pass
+
+    async def second(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        told = await report(ask)
+        assert (told["last_drain"]["finished"], told["last_drain"]["cut"]) == (0, 1)
+        assert told["last_drain"]["boot_id"] != told["boot_id"]
+
+    served(tmp_path / "control.sock", first)
+    served(tmp_path / "control.sock", second)
+
+
+@pytest.mark.parametrize(
+    "question", [b"\n", b"{}\n", b"[]\n", b"report\n", b'{"ask": "stop"}\n', b"x" * 5000 + b"\n", b"\xff\n"]
+)
+def test_what_is_no_question_gets_no_answer(tmp_path: Path, question: bytes) -> None:
+    async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        try:
+            assert await ask(question) == b""
+        except ConnectionResetError:  # closed before all of it was read
+            pass
+        assert (await report(ask))["phase"] == "ready"
+
+    served(tmp_path / "control.sock", story)
+
+
+def test_a_socket_left_by_a_killed_boot_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    path.touch()
+
+    async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        assert (await report(ask))["boot_id"] == control.boot_id
+
+    served(path, story)
+    assert not path.exists()
+
+
+def test_a_broken_record_of_the_last_drain_is_none(tmp_path: Path) -> None:
+    (tmp_path / "last_drain.json").write_text('{"finished": 1}')
+
+    async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        assert (await report(ask))["last_drain"] is None
+
+    served(tmp_path / "control.sock", story)
+
+
+def test_a_socket_that_can_not_be_made_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        service = Service(ScriptedEngine(), Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        async with listening(service, tmp_path / "nowhere" / "control.sock"):
+            assert service.phase() == "ready"
+
+    asyncio.run(story())
+    assert "CONTROL_SOCKET" in caplog.text
+
+
+def test_own_memory_is_the_allocators_and_the_context() -> None:
+    assert own_mib(EngineStats()) is None
+    assert own_mib(EngineStats(memory_reserved_bytes=1000 * 1024 * 1024)) == 1400.0
