@@ -1,0 +1,141 @@
+"""The compose project as a user runs it: real engine, CPU image, a stand-in nvidia-smi."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+SIDECAR, WATCHDOG = "llm-sidecar", "vram-watchdog"
+CPU = ("compose.yaml", "docker/compose.cpu.yaml")
+LOW, HIGH = "6000", "11000"
+
+
+def docker(*arguments: str, check: bool = True, seconds: float = 120) -> str:
+    """What `docker ...` printed; AssertionError with its words when it fails and `check` is set."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> float:
+    """Wait for the condition; the seconds that it took. AssertionError when it never comes."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        if condition():
+            return time.monotonic() - began
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+@dataclass
+class Stack:
+    """One project that is up. `replay` is the folder of the stand-in's readings."""
+
+    port: int
+    files: Sequence[str]
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where the sidecar is published."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def compose(self, *arguments: str, check: bool = True, seconds: float = 300) -> str:
+        """`docker compose` with this project's files."""
+        files = [part for file in self.files for part in ("-f", file)]
+        done = subprocess.run(
+            ["docker", "compose", *files, *arguments],
+            capture_output=True, text=True, timeout=seconds, cwd=ROOT, env={**os.environ, **self.environ},
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"compose {' '.join(arguments)}: {done.stderr[-2000:]}"
+        return done.stdout + done.stderr
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON; 0 while nobody listens."""
+        return _answer(urllib.request.Request(self.url + path))
+
+    def ask(self, **more: Any) -> tuple[int, Any]:
+        """One generation."""
+        body = json.dumps({"prompt": "What is the capital of France?", **more}).encode()
+        return _answer(
+            urllib.request.Request(self.url + "/generate", body, {"content-type": "application/json"})
+        )
+
+    def ready(self) -> bool:
+        """Whether a generation would be taken."""
+        return self.get("/readyz")[0] == 200
+
+    def readings(self, *lines: str) -> None:
+        """What nvidia-smi will say from now on, one line a look, the last for ever."""
+        (self.folder / "replay" / "at").unlink(missing_ok=True)
+        (self.folder / "replay" / "readings").write_text("\n".join(lines) + "\n")
+
+    def looks(self) -> int:
+        """How many times nvidia-smi was asked since `readings`."""
+        try:
+            return int((self.folder / "replay" / "at").read_text() or 0)
+        except (OSError, ValueError):
+            return 0
+
+    def started_at(self) -> str:
+        """When the sidecar's container was last started."""
+        return docker("inspect", "-f", "{{.State.StartedAt}}", SIDECAR).strip()
+
+    def events_since(self, moment: str, *kinds: str) -> list[str]:
+        """What the engine did to the sidecar's container, as it tells itself."""
+        told = docker(
+            "events", "--since", moment, "--until", now(), "--filter", f"container={SIDECAR}",
+            "--filter", "type=container", "--format", "{{.Action}}",
+        )  # fmt: skip
+        return [line for line in told.split() if line in kinds]
+
+    def watchdog_said(self) -> list[dict[str, Any]]:
+        """The watchdog's log, line by line; AssertionError for a line that is not JSON."""
+        lines = self.compose("logs", "--no-log-prefix", "--no-color", WATCHDOG).splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def now() -> str:
+    """This moment as the engine takes it."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+@contextmanager
+def stack(folder: Path, port: int, *overlays: str, **environ: str) -> Iterator[Stack]:
+    """The project with the CPU overlay, the test's own and more; taken down at the end."""
+    (folder / "replay").mkdir(parents=True)
+    (folder / "replay").chmod(0o777)
+    shutil.copy(HERE / "nvidia-smi", folder / "nvidia-smi")
+    files = ("compose.yaml", *overlays, "docker/compose.cpu.yaml", "tests/docker/compose.test.yaml")
+    own = {"TEST_FOLDER": str(folder), "PORT": str(port), **environ}
+    project = Stack(port, files, folder, own)
+    project.readings(LOW)
+    try:
+        project.compose("up", "-d", "--wait", "--wait-timeout", "120", SIDECAR)
+        yield project
+    finally:
+        project.compose("down", "-v", "-t", "1", "--remove-orphans", check=False)
+
+
+def _answer(request: urllib.request.Request) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return 0, None
