@@ -11,9 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from sidecar.api.auth import is_loopback
 from sidecar.api.hints import QUESTION, curl
 from sidecar.errors import RequestError, SidecarError
@@ -29,6 +26,7 @@ from sidecar.generation import (
     Usage,
 )
 from sidecar.profiles import Profile
+from sidecar.progress import shown
 from sidecar.service import Service
 from sidecar.settings import Settings
 
@@ -115,54 +113,11 @@ def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
 
 
 async def _loaded(service: Service) -> Ready | Failed:
-    follow = _bar if sys.stderr.isatty() else _lines
-    with follow() as show:
+    with shown(say) as show:
         while isinstance(state := service.state(), Loading):
-            show(state)
+            show(state.phase, state.progress, state.detail)
             await asyncio.sleep(LOOK_SECONDS)
     return state
-
-
-class _Show:
-    def __call__(self, state: Loading) -> None:
-        raise NotImplementedError
-
-
-class _BarShow(_Show):
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-
-    def __call__(self, state: Loading) -> None:
-        total = None if state.progress is None else 1.0
-        text = f"{state.phase} {state.detail}"[:60]
-        self._progress.update(self._task, description=text, total=total, completed=state.progress or 0.0)
-
-
-class _LineShow(_Show):
-    """One line for each phase, and for each quarter of it."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, int] | None = None
-
-    def __call__(self, state: Loading) -> None:
-        quarter = int((state.progress or 0.0) * 4)
-        if (state.phase, quarter) != self._last:
-            self._last = (state.phase, quarter)
-            share = "" if state.progress is None else f" {state.progress:.0%}"
-            say(f"{state.phase}{share} {state.detail}".rstrip())
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[_Show]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _BarShow(progress)
-
-
-@contextlib.contextmanager
-def _lines() -> Iterator[_Show]:
-    yield _LineShow()
 
 
 def say(text: str) -> None:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 EXIT_USAGE = 64
 EXIT_BUG = 70
@@ -88,22 +88,32 @@ def _serve(argv: Sequence[str]) -> int:
 def _download(argv: Sequence[str]) -> int:
     from sidecar import weights
     from sidecar.profiles import load_registry
+    from sidecar.progress import shown
     from sidecar.settings import load
 
     settings = load(argv, os.environ)
     profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
     assert profile.transformers is not None
-    folder = weights.find(profile.transformers.sources, _Lines())
+    with shown(print) as show:
+        folder = weights.find(profile.transformers.sources, partial(show, "download"))
     weights.check(folder)
     print(f"{profile.name}: {weights.stored_mib(folder):.0f} MiB of weights in {folder}")
     return 0
 
 
 def _warm(argv: Sequence[str]) -> int:
+    from sidecar.generation import Failed
+    from sidecar.progress import shown
     from sidecar.serve import warm
     from sidecar.settings import load
 
-    return asyncio.run(warm(load(argv, os.environ), _Lines()))
+    with shown(print) as show:
+        state = asyncio.run(warm(load(argv, os.environ), show))
+    if isinstance(state, Failed):
+        print(f"The model could not be loaded: {state.reason}", file=sys.stderr)
+        return state.exit_code or 1
+    print("The model loads; what a first start waits for is done.")
+    return 0
 
 
 def _doctor(argv: Sequence[str]) -> int:
@@ -113,23 +123,6 @@ def _doctor(argv: Sequence[str]) -> int:
     findings = examine(load(argv, os.environ))
     print(show(findings), end="")
     return 1 if any(finding.level == "failure" for finding in findings) else 0
-
-
-class _Lines:
-    """Progress as lines: what is new at once, what only grows every two seconds, silence never."""
-
-    def __init__(self) -> None:
-        self._said = ("", 0.0)
-
-    def __call__(self, part: float | None, text: str) -> None:
-        """`part` of 1 is done; None is not known."""
-        line = text if part is None else f"{text} ({part:.0%})"
-        said, at = self._said
-        quiet_s = time.monotonic() - at
-        same = line.partition(" ")[0] == said.partition(" ")[0]
-        if not same or quiet_s >= (10.0 if line == said else 2.0):
-            self._said = (line, time.monotonic())
-            print(line, flush=True)
 
 
 def _restarted_at_once() -> bool:

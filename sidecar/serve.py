@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from sidecar.gate import Gate
 from sidecar.generation import Failed, Loading, Ready
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile, load_registry
+from sidecar.progress import Show
 from sidecar.service import ServedModel, Service
 from sidecar.settings import Settings
 
@@ -36,7 +37,7 @@ log = logging.getLogger("sidecar.serve")
 
 BACKLOG = 512
 CLOSE_SECONDS = 5
-WARM_LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +78,15 @@ def serve(settings: Settings) -> int:
         return asyncio.run(run(settings, build(settings), listener))
 
 
-async def warm(settings: Settings, on_progress: Callable[[float | None, str], None]) -> int:
-    """Load the model once and let go of it: what a first start would wait for is done then.
-
-    The exit code; raises nothing for a model that can not be loaded, but says why.
-    """
+async def warm(settings: Settings, show: Show) -> Ready | Failed:
+    """Load the model once and let go of it: what a first start would wait for is done then."""
     service = build(settings).service
     await service.start()
     try:
         while isinstance(state := service.state(), Loading):
-            on_progress(state.progress, f"{state.phase} {state.detail}".strip())
-            await asyncio.sleep(WARM_LOOK_SECONDS)
-        if isinstance(state, Failed):
-            on_progress(None, f"failed: {state.reason}")
-            return state.exit_code or 1
-        on_progress(None, f"ready: {', '.join(value for _, value in state.about)}")
-        return 0
+            show(state.phase, state.progress, state.detail)
+            await asyncio.sleep(LOOK_SECONDS)
+        return state
     finally:
         await service.stop()
 

@@ -154,6 +154,16 @@ def check(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def title(folder: Path) -> str:
+    """What people call the folder: `owner/name@commit` for one of a hub cache, else its name."""
+    if folder == embedded.MODEL_DIR:
+        return EMBEDDED
+    cached = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and cached.startswith("models--"):
+        return f"{cached.removeprefix('models--').replace('--', '/', 1)}@{folder.name[:7]}"
+    return folder.name
+
+
 def stored_mib(folder: Path) -> float:
     """The size on disk of the weights that are loaded: those of the index, where there is one."""
     index = folder / "model.safetensors.index.json"

@@ -47,7 +47,7 @@ def load(config: WorkerConfig, report: Report) -> Model:
     _cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
     phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
-    report(phase, None, f"{folder.name}: {chosen.weights}")
+    report(phase, None, f"{weights.title(folder)}: {chosen.weights}")
     attention.register()
     varlen = _has_varlen(device)
     network = _network(folder, network_config, chosen, device, varlen)
@@ -228,7 +228,7 @@ def _about(
 ) -> tuple[tuple[str, str], ...]:
     kernel = "flash attention on pages" if varlen else "SDPA, sequence by sequence"
     return (
-        ("model", folder.name),
+        ("model", weights.title(folder)),
         ("weights", f"{chosen.weights} ({chosen.weights_reason})"),
         ("dtype", f"{chosen.dtype} ({chosen.dtype_reason})"),
         ("attention", kernel),

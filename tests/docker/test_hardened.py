@@ -28,9 +28,7 @@ def hardened(images: None, free_port: int, tmp_path_factory: pytest.TempPathFact
 
 
 def status(project: Stack, method: str, path: str) -> int:
-    told = project.compose(
-        "exec", "-T", "vram-watchdog", "python3", "-c", ASK, method, path, check=False
-    )
+    told = project.compose("exec", "-T", "vram-watchdog", "python3", "-c", ASK, method, path, check=False)
     return int(told.strip()) if told.strip().isdigit() else 0
 
 

@@ -15,7 +15,8 @@ from tests.docker.stack import ROOT, SIDECAR, WATCHDOG, Stack, docker, until
 def rendered(*files: str, project_directory: str | None = None) -> dict[str, object]:
     directory = ["--project-directory", project_directory] if project_directory else []
     told = docker("compose", *[p for f in files for p in ("-f", f)], *directory, "config")
-    assert isinstance(config := yaml.safe_load(told), dict)
+    config = yaml.safe_load(told)
+    assert isinstance(config, dict)
     return config
 
 
@@ -34,7 +35,11 @@ def test_both_spellings_read_one_env_file(tmp_path: Path) -> None:
     configs = []
     for name in ("compose.yaml", "docker/compose.yaml"):
         done = subprocess.run(
-            ["docker", "compose", "-f", name, "config"], cwd=checkout, capture_output=True, text=True, check=True
+            ["docker", "compose", "-f", name, "config"],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         configs.append(yaml.safe_load(done.stdout))
     assert configs[0] == configs[1]
@@ -76,7 +81,9 @@ def test_the_image_has_no_rights_to_spare(project: Stack) -> None:
     assert told["Config"]["User"] == "10001:10001"
     assert told["HostConfig"]["ReadonlyRootfs"]
     assert told["HostConfig"]["CapDrop"] == ["ALL"]
-    assert {p["HostIp"] for ports in told["HostConfig"]["PortBindings"].values() for p in ports} == {"127.0.0.1"}
+    assert {p["HostIp"] for ports in told["HostConfig"]["PortBindings"].values() for p in ports} == {
+        "127.0.0.1"
+    }
     assert told["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     writing = docker("exec", SIDECAR, "sh", "-c", "touch /app/x 2>&1; touch /models/x && echo volume; id -u")
     assert "Read-only" in writing
@@ -115,5 +122,26 @@ def test_without_the_nvidia_runtime_the_plain_file_fails_as_docker_makes_it_fail
     )  # fmt: skip
     assert done.returncode != 0
     assert "could not select device driver" in done.stderr
-    doctor = subprocess.run([".venv/bin/llm-sidecar", "doctor", "--port", "0"], cwd=ROOT, capture_output=True, text=True)
+    doctor = subprocess.run(
+        [".venv/bin/llm-sidecar", "doctor", "--port", "0"], cwd=ROOT, capture_output=True, text=True
+    )
     assert "docker/compose.cpu.yaml" in doctor.stdout
+
+
+def test_a_start_that_can_not_succeed_does_not_spin(images: None) -> None:
+    """Exit 78 after a minute, or at once when it is told to stop."""
+    name = "llm-sidecar-refused"
+    docker("run", "-d", "--init", "--name", name, "-e", "LLM_PROFILE_NAME=nothing", "llm-sidecar:cpu")
+    try:
+        until(lambda: "waiting 60 s" in _said(name), "the line")
+        assert "no such profile" in _said(name)
+        assert docker("inspect", "-f", "{{.State.Running}}", name).strip() == "true"
+        docker("stop", "-t", "30", name)
+        assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "78"
+    finally:
+        docker("rm", "-f", name)
+
+
+def _said(name: str) -> str:
+    done = subprocess.run(["docker", "logs", name], capture_output=True, text=True)
+    return done.stdout + done.stderr

@@ -14,7 +14,12 @@ import pytest
 from tests.docker.stack import HIGH, LOW, Stack, now, until
 
 # Some thousand tokens that nothing ends early: several seconds of streaming.
-LONG = {"prompt": "Tell me a story.", "max_tokens": 1500, "stream": True, "logit_bias": {"0": -100, "2": -100}}
+LONG = {
+    "prompt": "Tell me a story.",
+    "max_tokens": 1500,
+    "stream": True,
+    "logit_bias": {"0": -100, "2": -100},
+}
 
 
 def restarts(project: Stack, since: str) -> int:
@@ -127,7 +132,9 @@ async def _steady_load(project: Stack, before: str) -> list[str]:
 async def _ask(session: aiohttp.ClientSession, url: str) -> str:
     began = False
     try:
-        async with session.post(f"{url}/generate", json={"prompt": "What is the capital of France?"}) as answer:
+        async with session.post(
+            f"{url}/generate", json={"prompt": "What is the capital of France?"}
+        ) as answer:
             began = True
             body: dict[str, Any] = await answer.json()
     except (aiohttp.ClientError, ConnectionError):

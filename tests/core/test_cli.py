@@ -1,0 +1,103 @@
+"""`llm-sidecar` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar import weights
+from sidecar.cli import COMMANDS, main
+from sidecar.doctor import docker_finding
+
+ROOT = Path(__file__).parents[2]
+
+
+def typed(*words: str, **environ: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_help_names_every_command() -> None:
+    code, said, _ = typed("--help")
+    assert code == 0
+    assert all(f"  {name} " in said for name in COMMANDS)
+    assert typed()[0] == 64
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fly"]) == 64
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "'fly'" in said
+    assert "doctor" in said
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_bad_value_is_one_line_and_78(command: str) -> None:
+    code, _, said = typed(command, VRAM_BUDGET="11")
+    assert (code, said.count("\n")) == (78, 1)
+
+
+def test_download_of_the_embedded_model_says_where_it_is() -> None:
+    code, said, _ = typed("download")
+    assert code == 0
+    assert str(ROOT / "sidecar" / "embedded" / "model") in said
+
+
+def test_download_of_what_is_nowhere_says_why() -> None:
+    code, _, said = typed("download", MODEL_ID="nobody/nothing", HF_HUB_OFFLINE="1")
+    assert code == 66
+    assert "nobody/nothing" in said
+    assert "Traceback" not in said
+
+
+def test_doctor_looks_at_everything_without_a_card() -> None:
+    code, said, _ = typed("doctor", "--port", "0")
+    assert code in (0, 1)
+    for name in ("profile", "gpu", "docker", "disk", "port"):
+        assert f" {name} " in said
+
+
+@pytest.mark.parametrize(
+    ("info", "has_card", "level", "words"),
+    [
+        ({"ServerVersion": "27", "Runtimes": {"nvidia": {}}}, True, "ok", "NVIDIA runtime"),
+        ({"ServerVersion": "27", "Runtimes": {"runc": {}}}, False, "warning", "compose.cpu.yaml"),
+        ({"ServerVersion": "27", "Runtimes": {"runc": {}}}, True, "warning", "nvidia-ctk"),
+        ({"ServerErrors": ["permission denied"]}, True, "failure", "permission denied"),
+    ],
+)
+def test_what_docker_says_of_cards(info: dict[str, object], has_card: bool, level: str, words: str) -> None:
+    finding = docker_finding(info, has_card=has_card)
+    assert finding.level == level
+    assert words in finding.text + finding.fix
+
+
+def _cached(root: Path, repository: str, commit: str) -> Path:
+    """A hub cache with one model in it, as the hub's client lays it out."""
+    model = root / "hub" / f"models--{repository.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    folder = model / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({}))
+    return folder
+
+
+def test_a_model_that_the_image_carries_is_taken_before_any_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    folder = _cached(tmp_path, "owner/second", commit)
+    monkeypatch.setenv("PRELOADED_MODELS", str(tmp_path))
+    found = weights.find(["owner/first", "owner/second"], lambda *_: None)
+    assert found == folder
+    assert weights.title(found) == "owner/second@0123456"
+    assert weights.find(["embedded"], lambda *_: None).name == "model"
