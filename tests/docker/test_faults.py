@@ -31,7 +31,7 @@ def process(pattern: str) -> int:
 
 def test_a_killed_server_is_started_again(calm: Stack) -> None:
     before = calm.started_at()
-    os.kill(process("python3 server.py"), signal.SIGKILL)
+    os.kill(process("python3 -m sidecar serve"), signal.SIGKILL)
     until(lambda: calm.started_at() != before, "started by the restart policy")
     until(calm.ready, "ready again")
 
