@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-docker check format bench gpu-test lock clean
+.PHONY: help install serve test test-docker demo check format bench gpu-test lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/dev.installed  ## everything the tests need, then the tests
 
 test-docker: $(VENV)/dev.installed  ## builds the CPU image and tests it on this machine's Docker engine
 	@$(PY) -m pytest tests/docker -s
+
+demo: $(VENV)/dev.installed  ## three strikes, the drain, a stream that ends whole, the restart: as a time line (Docker)
+	@$(PY) -m tools.demo
 
 check: $(VENV)/dev.installed  ## formatting, lint, types, import contracts
 	@$(PY) -m ruff format --check .

@@ -95,6 +95,10 @@ class Stack:
         """When the sidecar's container was last started."""
         return docker("inspect", "-f", "{{.State.StartedAt}}", SIDECAR).strip()
 
+    def container(self, service: str) -> str:
+        """The id of the service's container."""
+        return self.compose("ps", "-q", service).strip()
+
     def events_since(self, moment: str, *kinds: str) -> list[str]:
         """What the engine did to the sidecar's container, as it tells itself."""
         told = docker(
