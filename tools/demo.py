@@ -26,6 +26,7 @@ from rich.text import Text
 from tests.docker.stack import CPU, SIDECAR, WATCHDOG, Stack, stack
 
 LEAK = ("10780", "10791", "10803", "10803", "6210")
+# Its ends are forbidden, so that the story goes on for as long as the three strikes take.
 STREAM = {
     "prompt": "Tell me a story.",
     "max_tokens": 1900,
@@ -110,10 +111,8 @@ def _stream(project: Stack, line: TimeLine) -> bool:
             if text := raw.decode().strip():
                 pieces, last = pieces + 1, text
     whole = last == "data: [DONE]"
-    line.say(
-        "client",
-        f"the stream ended {'whole' if whole else 'CUT'}: {pieces - 1} events, the last: {last[:60]}",
-    )
+    ended = "whole" if whole else "CUT"
+    line.say("client", f"the stream ended {ended}: {pieces - 1} events, the last: {last[:60]}")
     return whole
 
 
@@ -136,7 +135,7 @@ def _follow_watchdog(project: Stack, line: TimeLine, done: threading.Event) -> N
             line.say("watchdog", json.loads(said)["message"])
 
 
-def _follow_engine(project: Stack, line: TimeLine, done: threading.Event) -> None:
+def _follow_engine(_: Stack, line: TimeLine, done: threading.Event) -> None:
     wanted = {"kill": "SIGTERM to the sidecar", "die": "the sidecar has ended", "restart": "restarted"}
     command = ["docker", "events", "--filter", f"container={SIDECAR}", "--format"]
     for said in _lines([*command, '{{.Action}} {{index .Actor.Attributes "exitCode"}}'], done):
@@ -147,11 +146,16 @@ def _follow_engine(project: Stack, line: TimeLine, done: threading.Event) -> Non
 
 def _lines(command: list[str], done: threading.Event) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        threading.Thread(target=lambda: (done.wait(), process.kill()), daemon=True).start()
+        threading.Thread(target=_kill_when, args=(done, process), daemon=True).start()
         assert process.stdout is not None
         for text in process.stdout:
             if not done.is_set():
                 yield text.strip()
+
+
+def _kill_when(done: threading.Event, process: subprocess.Popen[str]) -> None:
+    done.wait()
+    process.kill()
 
 
 def _free_port() -> int:
