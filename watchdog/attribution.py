@@ -34,7 +34,6 @@ def attributed(
     if isinstance(look, Unknown):
         return look
     seen = () if isinstance(processes, Unknown) else processes
-    cards = sum(isinstance(reading, Card) for reading in look.values())
     said_mib = _said(report, max_age_s)
     found = dict(look)
     for gpu, card in look.items():
@@ -43,7 +42,9 @@ def attributed(
         own_mib = _driver(seen, pids, gpu)
         if own_mib is not None:
             found[gpu] = replace(card, own_mib=own_mib, witness="the driver", rest=_rest(seen, pids, gpu))
-        elif said_mib is not None and (cards == 1 or said_mib <= 0):
+        elif said_mib is not None:
+            # On several cards this is the sum, and so no less than the share of any: a sum inside
+            # the limit clears each card, and one above it leaves each to the card's own figure.
             found[gpu] = replace(
                 card, own_mib=said_mib, witness="its own report", rest=_rest(seen, pids, gpu)
             )
