@@ -40,7 +40,7 @@ class TimeLine:
     """One line for each thing that happens, from any thread."""
 
     def __init__(self) -> None:
-        self.console = Console(record=True, width=110, highlight=False)
+        self.console = Console(record=True, width=124, highlight=False)
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -139,7 +139,7 @@ def _follow_engine(_: Stack, line: TimeLine, done: threading.Event) -> None:
     wanted = {"kill": "SIGTERM to the sidecar", "die": "the sidecar has ended", "restart": "restarted"}
     command = ["docker", "events", "--filter", f"container={SIDECAR}", "--format"]
     for said in _lines([*command, '{{.Action}} {{index .Actor.Attributes "exitCode"}}'], done):
-        action, _, code = said.partition(" ")
+        action, _space, code = said.partition(" ")
         if action in wanted:
             line.say("docker", wanted[action] + (f" with exit code {code}" if action == "die" else ""))
 
