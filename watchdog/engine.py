@@ -6,6 +6,7 @@ lets through (the container list, `top` and `restart` of one container), and `ex
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import math
 import os
@@ -30,13 +31,14 @@ CALL_S = 5.0
 # Beyond the stop timeout, Docker kills, reaps and starts; with a GPU the start takes seconds.
 RESTART_READ_MARGIN_S = 30
 _WANTED = re.compile(r"(?:[Mm]aximum|[Mm]inimum) supported API version is (\d+\.\d+)")
-_ERRNO = {
+_KINDS: dict[type[BaseException], str] = {
     TimeoutError: "docker_timeout",
     PermissionError: "docker_permission",
     FileNotFoundError: "docker_unreachable",
     ConnectionRefusedError: "docker_unreachable",
     ConnectionResetError: "docker_broke_off",
     BrokenPipeError: "docker_broke_off",
+    http.client.IncompleteRead: "docker_broke_off",
 }
 _STATUS = {403: "docker_forbidden", 404: "container_not_found", 409: "container_conflict"}
 
@@ -142,7 +144,7 @@ class Engine:
         if isinstance(error, requests.exceptions.Timeout):
             return EngineFailure("docker_timeout", f"Docker at {self.host} did not answer in time")
         for inner in _causes(error):
-            for kind, cause in _ERRNO.items():
+            for kind, cause in _KINDS.items():
                 if isinstance(inner, kind):
                     return EngineFailure(cause, self._about(inner))
         if isinstance(error, requests.exceptions.ConnectionError):

@@ -171,22 +171,37 @@ def _close(nvml: Any) -> None:
 def _cards(nvml: Any) -> Look:
     found: dict[str, Reading] = {}
     for index in range(nvml.nvmlDeviceGetCount()):
+        found |= _card(nvml, index)
+    return found or smi.unknown("no_devices")
+
+
+def _card(nvml: Any, index: int) -> dict[str, Reading]:
+    """One card, or its parts; a card that does not even have a name hides none of the others."""
+    try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-        found[uuid] = _memory(nvml, handle)
-        if isinstance(found[uuid], Unknown):
-            parts = _parts(nvml, handle)
-            found = {k: v for k, v in found.items() if k != uuid} | parts if parts else found
-    return found or smi.unknown("no_devices")
+    except nvml.NVMLError as error:
+        return {f"card {index}": _unknown(error, of_a_card=True)}
+    reading = _memory(nvml, handle)
+    parts = _parts(nvml, handle) if isinstance(reading, Unknown) else {}
+    return parts or {uuid: reading}
 
 
 def _memory(nvml: Any, handle: Any) -> Reading:
     try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        memory = _memory_info(nvml, handle)
     except nvml.NVMLError as error:
-        return _unknown(error)
+        return _unknown(error, of_a_card=True)
     used_mib, total_mib = int(memory.used) / 2**20, int(memory.total) / 2**20
     return Card(used_mib, total_mib) if used_mib <= total_mib else smi.unknown("above_total")
+
+
+def _memory_info(nvml: Any, handle: Any) -> Any:
+    """As nvidia-smi shows it: the first version counts what the driver reserves (300 to 600 MiB) as used."""
+    try:
+        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+    except (nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NotSupported):
+        return nvml.nvmlDeviceGetMemoryInfo(handle)
 
 
 def _parts(nvml: Any, handle: Any) -> dict[str, Reading]:
@@ -212,8 +227,9 @@ def _on_cards(nvml: Any) -> tuple[Process, ...]:
     return tuple(found)
 
 
-def _unknown(error: Any) -> Unknown:
-    cause = _NVML.get(error.value, "failed")
+def _unknown(error: Any, *, of_a_card: bool = False) -> Unknown:
+    """999 at the start is a container without its card; of one card it is a card in trouble."""
+    cause = "off_the_bus" if of_a_card and error.value == 999 else _NVML.get(error.value, "failed")
     return Unknown(cause, f"NVML: {error} ({error.value})")
 
 
