@@ -45,6 +45,7 @@ gpu-test: $(VENV)/dev.installed  ## the engine's tests and the benchmark on an N
 
 lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/runtime.in -o requirements/runtime.txt
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/runtime.txt requirements/watchdog.in -o requirements/watchdog.txt
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/dev.in -o requirements/dev.txt
 
 clean:  ## remove .venv and what was built

@@ -27,7 +27,7 @@ from watchdog.decision import (
 )
 from watchdog.journal import Journal
 from watchdog.observation import Container, Observation, Report
-from watchdog.restarter import Done, Outcome, Refused
+from watchdog.restarter import Done, Outcome, Refused, Unsure
 from watchdog.state import Limits, State
 from watchdog.tally import Tally
 
@@ -99,6 +99,9 @@ def _restart(parts: Parts, state: State, wish: Restart, seen: Observation, targe
     parts.tally.restarting = True
     try:
         outcome = parts.restart(target)
+    except Exception as error:  # our own fault, and it may have come after the act
+        _fault(parts, "the restart call failed in this program")
+        outcome = Unsure(f"{type(error).__name__}: {error}")
     finally:
         parts.tally.restarting = False
     _guarded(lambda: _record(parts, wish, outcome, seen, asked_s), parts)

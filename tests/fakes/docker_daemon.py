@@ -192,7 +192,7 @@ class _Routes(BaseHTTPRequestHandler):
         time.sleep(docker.restart_takes_s)
         if docker.restart_is_effective:
             docker.boot += 1
-            docker.state, docker.status = "running", "Up Less than a second (health: starting)"
+            docker.state, docker.status = "running", "Up Less than a second (healthy)"
             docker.execs.clear()
         self._raw(b"HTTP/1.1 204 No Content\r\n\r\n")
 
