@@ -57,12 +57,11 @@ class EngineFailure(Exception):
 
 
 class Engine:
-    """A Docker Engine at `host`. Connects when asked, so that one that is away may come later."""
+    """A Docker Engine at `host`. Connects when asked; one that is away may come later."""
 
     def __init__(self, host: str, version: str | None = None) -> None:
         self.host = host
         self._version = version or API_VERSION
-        self._client: Any = None
 
     def containers(self, labels: list[str]) -> list[dict[str, Any]]:
         """Every container with all of the labels, whatever its state."""
@@ -75,11 +74,7 @@ class Engine:
             return dict(client.top(container_id))
 
     def restart(self, container_id: str, timeout_s: float) -> None:
-        """Restart, with SIGTERM first and SIGKILL after `timeout_s`. Returns once the daemon is done.
-
-        A client of its own: a connection that idled may be dead, and a call that breaks off leaves
-        nobody knowing whether it happened.
-        """
+        """Restart, with SIGTERM first and SIGKILL after `timeout_s`. Returns once the daemon is done."""
         with self._call(RESTART_READ_MARGIN_S) as client:
             client.restart(container_id, timeout=math.ceil(timeout_s))
 
@@ -112,28 +107,17 @@ class Engine:
 
     @contextmanager
     def _call(self, timeout_s: float = CALL_S) -> Iterator[Any]:
+        """A client for one call, and one connection: a connection that is kept may end between two
+        calls, and who finds that out while restarting can not know whether it happened."""
         try:
-            if timeout_s != CALL_S:
-                client = self._connect(timeout_s)
-            else:
-                client = self._client = self._client or self._connect(timeout_s)
-            yield client
+            with _sdk.APIClient(base_url=self.host, version=self._version, timeout=timeout_s) as client:
+                client.trust_env = False  # no proxy of the environment between us and the engine
+                client.headers["Connection"] = "close"
+                yield client
         except EngineFailure:
             raise
         except Exception as error:  # the SDK's, requests', urllib3's and the socket's own
-            self._forget()
             raise self._named(error) from error
-
-    def _connect(self, timeout_s: float) -> Any:
-        client = _sdk.APIClient(base_url=self.host, version=self._version, timeout=timeout_s)
-        client.trust_env = False  # no proxy of the environment between us and the engine
-        return client
-
-    def _forget(self) -> None:
-        client, self._client = self._client, None
-        with suppress(Exception):
-            if client is not None:
-                client.close()
 
     def _named(self, error: Exception) -> EngineFailure:
         if isinstance(error, _sdk.errors.APIError):

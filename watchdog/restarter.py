@@ -16,7 +16,7 @@ from watchdog.probe import Probe
 
 # On SIGTERM an ongoing call is waited for this long: 10 s are promised to whoever stops us. Docker
 # carries the restart to its end without us.
-PATIENCE_S = 7.0
+PATIENCE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)

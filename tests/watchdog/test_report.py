@@ -32,8 +32,10 @@ REPORT = Report("b1", "ready", 6500.5, 0.4, 2, 1, Drain("b0", 2, 0))
 
 
 @contextmanager
-def sidecar(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Answers each connection with `serve`."""
+def sidecar(
+    path: Path, serve: Callable[[socket.socket], None], asked: list[bytes] | None = None
+) -> Iterator[str]:
+    """Answers each question with `serve`, and keeps what was asked."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen(8)
@@ -46,6 +48,9 @@ def sidecar(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[str]
                 return
             with connection:
                 try:
+                    question = connection.recv(1024)
+                    if asked is not None:
+                        asked.append(question)
                     serve(connection)
                 except OSError:
                     continue
@@ -62,11 +67,10 @@ def test_asked_and_told(tmp_path: Path) -> None:
     asked: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
-        asked.append(connection.recv(1024))
         connection.sendall(LINE[:20])
         connection.sendall(LINE[20:])
 
-    with sidecar(tmp_path / "s", serve) as path:
+    with sidecar(tmp_path / "s", serve, asked) as path:
         assert ask(path) == REPORT
     assert asked == [b'{"ask": "report"}\n']
 
