@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +98,34 @@ class Stack:
         """The id of the service's container."""
         return self.compose("ps", "-q", service).strip()
 
-    def events_since(self, moment: str, *kinds: str) -> list[str]:
-        """What the engine did to the sidecar's container, as it tells itself."""
-        told = docker(
-            "events", "--since", moment, "--until", now(), "--filter", f"container={SIDECAR}",
-            "--filter", "type=container", "--format", "{{.Action}}",
-        )  # fmt: skip
-        return [line for line in told.split() if line in kinds]
+    def acts(self) -> list[str]:
+        """What the engine did to the sidecar's container since the stack is up: restart, kill, die."""
+        return (self.folder / "acts").read_text().split()
 
     def watchdog_said(self) -> list[dict[str, Any]]:
         """The watchdog's log, line by line; AssertionError for a line that is not JSON."""
-        lines = self.compose("logs", "--no-log-prefix", "--no-color", WATCHDOG).splitlines()
+        done = subprocess.run(
+            ["docker", "logs", self.container(WATCHDOG)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        lines = (done.stdout + done.stderr).splitlines()
         return [json.loads(line) for line in lines if line.strip()]
 
 
-def now() -> str:
-    """This moment as the engine takes it."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+@contextmanager
+def _witness(path: Path) -> Iterator[None]:
+    """Write the engine's own events into `path`. Asked for afterwards it would have forgotten most: it
+    keeps 256, and every look of the watchdog is five."""
+    kinds = [part for kind in ("restart", "kill", "die") for part in ("--filter", f"event={kind}")]
+    command = ["docker", "events", "--filter", f"container={SIDECAR}", *kinds, "--format", "{{.Action}}"]
+    with path.open("w") as sink, subprocess.Popen(command, stdout=sink) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -129,8 +139,9 @@ def stack(folder: Path, port: int, *overlays: str, **environ: str) -> Iterator[S
     project = Stack(port, files, folder, own)
     project.readings(LOW)
     try:
-        project.compose("up", "-d", "--wait", "--wait-timeout", "120", SIDECAR)
-        yield project
+        with _witness(folder / "acts"):
+            project.compose("up", "-d", "--wait", "--wait-timeout", "120", SIDECAR)
+            yield project
     finally:
         project.compose("down", "-v", "-t", "1", "--remove-orphans", check=False)
 
