@@ -12,7 +12,7 @@ from typing import Literal
 
 Phase = Literal["unknown", "loading", "ready", "idle", "draining", "failing"]
 
-_LOADING = frozenset({"download", "quantize", "load", "kernels", "warmup"})
+_LOADING = frozenset({"start", "restart", "download", "quantize", "load", "kernels", "warmup"})
 _STEADY: dict[str, Phase] = {"unloaded": "idle", "draining": "draining", "failed": "failing"}
 _HEALTH: dict[str, Phase] = {"starting": "loading", "healthy": "ready", "unhealthy": "failing"}
 

@@ -1,7 +1,4 @@
-"""Documents that could drift from the code are held to it.
-
-`python -m tests.deploy.test_docs` writes the README's table of settings anew.
-"""
+"""Documents that could drift from the code are held to it."""
 
 from __future__ import annotations
 
@@ -9,23 +6,23 @@ import re
 from pathlib import Path
 
 from sidecar.settings_table import TABLE
+from tools.env_template import README, TEMPLATE, template, with_tables
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- settings:[^>]*-->\n)(.*?)(<!-- /settings -->)", re.DOTALL)
-
-
-def with_settings(text: str) -> str:
-    """The README with the table of settings as it must be."""
-    from sidecar.settings import readme_table
-
-    return MARKED.sub(lambda m: f"{m[1]}{readme_table().strip()}\n{m[3]}", text)
 
 
 def test_the_readmes_settings_are_the_codes() -> None:
-    text = README.read_text()
-    assert MARKED.search(text)
-    assert text == with_settings(text)
+    assert README.read_text() == with_tables(README.read_text())
+
+
+def test_the_template_is_the_codes() -> None:
+    assert TEMPLATE.read_text() == template()
+
+
+def test_the_template_names_all_that_compose_reads() -> None:
+    files = "".join(path.read_text() for path in (ROOT / "docker").glob("compose*.yaml"))
+    read = set(re.findall(r"\$\{([A-Z_]+)", files))
+    assert read <= set(re.findall(r"(?m)^# ([A-Z_]+)=", TEMPLATE.read_text()))
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
@@ -40,7 +37,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 
 def test_every_endpoint_of_the_readme_is_served() -> None:
     routes = "".join(path.read_text() for path in (ROOT / "sidecar" / "api").glob("*.py"))
-    named = re.findall(r"`(?:GET|POST)? ?(/[a-z0-9/]+)", README.read_text())
+    named = re.findall(r"`(?:GET|POST)? ?(/[a-z0-9/]+)", README.read_text().partition("## Endpoints")[2])
     assert len(named) > 8
     assert [path for path in named if f'"{path.rstrip("/")}' not in routes] == []
 
@@ -55,7 +52,3 @@ def test_every_setting_is_read_somewhere() -> None:
 def test_locks_name_no_index() -> None:
     for lock in (ROOT / "requirements").glob("*.txt"):
         assert not re.search(r"^--(index|extra|find)|https?://", lock.read_text(), re.MULTILINE)
-
-
-if __name__ == "__main__":
-    README.write_text(with_settings(README.read_text()))

@@ -1,0 +1,46 @@
+"""`.env.template` and the README's tables of settings, from the code: `python -m tools.env_template`.
+
+Each program has its own table of settings and never imports the other's; here they meet.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sidecar import settings
+from watchdog import config
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE, README = ROOT / ".env.template", ROOT / "README.md"
+# (name, default, what it does): read by the compose files alone.
+COMPOSE = (
+    ("GPU_DEVICE", "0", "Which card the containers get: its index or its UUID."),
+    ("PRELOAD_MODEL", "0", "1 makes the profile's model part of the image when that is built."),
+    ("TORCH_WHEEL", "", "The address of torch's CPU wheel with #sha256=..., for a smaller CPU image."),
+    ("BASE_IMAGE", "python:3.11-slim-bookworm", "The Python image that the images are built on."),
+)
+
+
+def template() -> str:
+    """The whole file."""
+    compose = "\n".join(f"# {text}\n# {name}={default}\n" for name, default, text in COMPOSE)
+    return (
+        f"{settings.env_template()}\n# ---- The watchdog; it reads VRAM_BUDGET and DRAIN_SECONDS above, too.\n\n"
+        f"{config.env_rows().rstrip()}\n\n# ---- Read by the compose files alone.\n\n{compose}"
+    )
+
+
+def with_tables(readme: str) -> str:
+    """The README with both tables as they must be."""
+    tables = {"settings": settings.readme_table(), "watchdog": config.readme_table()}
+    for name, table in tables.items():
+        marked = re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
+        assert marked.search(readme), name
+        readme = marked.sub(lambda found, text=table: f"{found[1]}{text.strip()}\n{found[3]}", readme)
+    return readme
+
+
+if __name__ == "__main__":
+    TEMPLATE.write_text(template(), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
