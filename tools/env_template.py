@@ -26,8 +26,10 @@ def template() -> str:
     """The whole file."""
     compose = "\n".join(f"# {text}\n# {name}={default}\n" for name, default, text in COMPOSE)
     return (
-        f"{settings.env_template()}\n# ---- The watchdog; it reads VRAM_BUDGET and DRAIN_SECONDS above, too.\n\n"
-        f"{config.env_rows().rstrip()}\n\n# ---- Read by the compose files alone.\n\n{compose}"
+        f"{settings.env_template()}\n"
+        "# ---- The watchdog; it reads VRAM_BUDGET and DRAIN_SECONDS above, too.\n\n"
+        f"{config.env_rows().rstrip()}\n\n"
+        f"# ---- Read by the compose files alone.\n\n{compose}"
     )
 
 
@@ -36,8 +38,9 @@ def with_tables(readme: str) -> str:
     tables = {"settings": settings.readme_table(), "watchdog": config.readme_table()}
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
-        assert marked.search(readme), name
-        readme = marked.sub(lambda found, text=table: f"{found[1]}{text.strip()}\n{found[3]}", readme)
+        found = marked.search(readme)
+        assert found, name
+        readme = readme.replace(found[0], f"{found[1]}{table.strip()}\n{found[3]}")
     return readme
 
 
