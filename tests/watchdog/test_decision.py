@@ -19,7 +19,7 @@ from tests.watchdog.timeline import (
     look,
     most_within,
 )
-from watchdog.breaker import Allowance
+from watchdog.breaker import Allowance, Breaker
 from watchdog.decision import (
     Alert,
     Hold,
@@ -178,6 +178,24 @@ class TestStorms:
             times += [timeline.now_s] if len(timeline.restarts) > before else []
         assert len(times) == 6
 
+    def test_restarts_that_help_for_a_minute_only_are_bounded_too(self) -> None:
+        timeline, times = Timeline(), []
+        for _ in range(10):
+            times += constant(timeline, OVER, 3)
+            constant(timeline, UNDER, 3)
+        assert len(times) == 3
+        assert timeline.kinds() == ["budget_spent"]
+
+    def test_calm_has_to_last_for_a_whole_window(self) -> None:
+        spent = Breaker(open_until_s=0.0, tried=True)
+        timeline = Timeline(state=State(breaker=spent), now_s=60.0)
+        constant(timeline, UNDER, 20)
+        constant(timeline, OVER, 1)
+        constant(timeline, UNDER, 30)
+        assert timeline.state.breaker.left(timeline.limits.allowance, timeline.now_s) == 0
+        constant(timeline, UNDER, 1)
+        assert timeline.state.breaker.left(timeline.limits.allowance, timeline.now_s) == 3
+
     def test_a_restart_that_helps_for_long_gives_the_budget_back(self) -> None:
         timeline = Timeline()
         for _ in range(10):
@@ -275,6 +293,14 @@ class TestOneAtATime:
         assert tries == 8
         assert told == ["restart_failed"]
 
+    def test_and_not_faster_than_its_back_off(self) -> None:
+        state = unsure(self.after("OOO"), 120.0)
+        for now_s, expected in ((240.0, Restart), (241.0, Hold), (242.0, Restart)):
+            seen = Observation(now_s, container(state="exited"), look(None))
+            state, decision = decide(Limits(), state, seen)
+            assert isinstance(decision, expected)
+            state = refused(state, now_s) if expected is Restart else state
+
     def test_a_dry_run_keeps_the_same_pace(self) -> None:
         limits, state, times = Limits(), State(), []
         for tick in range(1440):
@@ -304,6 +330,12 @@ class TestWhoseMemory:
         assert timeline.restarts == []
         assert timeline.kinds() == ["foreign_vram"]
         assert "other processes hold 5500 MiB" in timeline.state.alerts["foreign_vram"]
+
+    def test_a_short_spike_of_others_is_no_news(self) -> None:
+        timeline = Timeline()
+        for own in (6500.0, 6500.0, None, 6500.0):
+            timeline.see(look(12000.0 if own else UNDER, own=own))
+        assert timeline.kinds() == []
 
     def test_own_memory_over_the_limit_does(self) -> None:
         timeline = Timeline()
@@ -354,6 +386,12 @@ class TestGrace:
         for _ in range(60):
             timeline.see(look(OVER), report=Report("b1", phase))
         assert timeline.restarts[:1] == [33]  # 30 minutes, then three strikes
+
+    def test_each_boot_may_load_for_as_long(self) -> None:
+        timeline = Timeline()
+        for boot_id in "a" * 25 + "b" * 25:
+            timeline.see(look(OVER), report=Report(boot_id, "load"))
+        assert timeline.restarts == []
 
     def test_a_report_that_fails_now_and_then_does_not_stretch_it(self) -> None:
         timeline = Timeline()
@@ -488,8 +526,7 @@ class TestLost:
 
     def test_never_on_a_look_that_found_nothing_out(self) -> None:
         timeline = self.play("LLL", Report("b", "ready", running=1))
-        timeline.see(HUNG, report=Report("b", "ready"))
-        assert timeline.restarts == []
+        assert isinstance(timeline.see(HUNG, report=Report("b", "ready")), Hold)
         timeline.see(LOST, report=Report("b", "ready"))
         assert timeline.restarts == [5]
 

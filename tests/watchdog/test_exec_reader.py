@@ -120,11 +120,13 @@ class TestHung:
 
     def test_unknown_in_time_and_one_outstanding(self, live: Live) -> None:
         live.docker.smi = lambda _: Answer(b"", status=None)
-        eyes = reader(live, deadline_s=0.3)
+        probe = Probe("nvidia-smi", live.stop)
+        eyes = ExecReader(live.engine, probe, 0.3)
         for _ in range(5):
             began_s = time.monotonic()
             assert cause(eyes.look(CONTAINER)) == "probe_hung"
             assert time.monotonic() - began_s < 3.0
+            eventually(lambda: not probe.busy)  # given up here, and still out in the container
         assert live.docker.called("/start") == 1
 
     def test_it_reads_again_once_the_tool_has_returned(self, live: Live) -> None:

@@ -108,6 +108,12 @@ def test_a_second_look_that_failed_is_repeated_at_the_next_tick() -> None:
     assert world.restarted == ["llm-sidecar"]
 
 
+def test_never_at_a_tick_that_found_nothing_out() -> None:
+    world = World()
+    world.play([OVER, OVER, OVER, None, None, OVER], 4)
+    assert world.restarted == []
+
+
 def test_the_entry_grows_until_the_new_boot_is_ready() -> None:
     world = World(report=Report("b0", "ready", 10770.0, 1.0, running=2))
     own = {GPU: replace(look(10803.0)[GPU], own_mib=10770.0)}  # type: ignore[index]
