@@ -108,8 +108,14 @@ def default_of(row: Setting) -> str:
     if row.field.endswith("_mib"):
         return f"{value:.0f}MiB"
     if row.field.endswith("_s"):
-        return f"{value:g}s"
+        return _time(value)
     return str(value)
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 3600 and seconds % 3600 == 0:
+        return f"{seconds / 3600:g}h"
+    return f"{seconds / 60:g}min" if seconds > 60 and seconds % 60 == 0 else f"{seconds:g}s"
 
 
 def env_rows() -> str:

@@ -91,6 +91,9 @@ def second_look(
         return state, Hold("the second look found no running container")
     if state.identity.is_followed_by(Identity.of(container, seen), container.pids):
         return state, Hold("the second look found a new boot")
+    if why := grace_for(limits, state, seen)[1]:
+        # Somebody may have told it to stop in the meantime; a restart call would start it again.
+        return state, Hold(f"at the second look, {why}")
     if wish.cause == "gpu_lost":
         still = has_lost(seen) and seen.phase in ("failing", "idle")
         return state, wish if still else Hold("the second look found no lost GPU")

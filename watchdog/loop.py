@@ -111,14 +111,17 @@ def _restart(parts: Parts, state: State, wish: Restart, seen: Observation, targe
 
 
 def _record(parts: Parts, wish: Restart, outcome: Outcome, seen: Observation, asked_s: float) -> None:
+    boot_id = seen.report.boot_id if seen.report else None
     if isinstance(outcome, Done):
         parts.tally.acted("done", wish.cause)
-        entry = parts.journal.restart("restarted", wish)
-        parts.journal.follow(entry, asked_s, seen.report.boot_id if seen.report else None)
+        parts.journal.follow(parts.journal.restart("restarted", wish), asked_s, boot_id)
         return
     kind = "refused" if isinstance(outcome, Refused) else "unsure"
     parts.tally.acted(kind, wish.cause)
-    parts.journal.restart(f"restart {kind}", wish, error=outcome.text)
+    entry = parts.journal.restart(f"restart {kind}", wish, error=outcome.text)
+    if kind == "unsure" and boot_id is not None:
+        # Perhaps it did happen; only another boot id can tell.
+        parts.journal.follow(entry, asked_s, boot_id)
 
 
 def _note(parts: Parts, before: State, after: State, seen: Observation, decision: Decision) -> None:

@@ -192,7 +192,8 @@ def _memory(nvml: Any, handle: Any) -> Reading:
         memory = _memory_info(nvml, handle)
     except nvml.NVMLError as error:
         return _unknown(error, of_a_card=True)
-    used_mib, total_mib = int(memory.used) / 2**20, int(memory.total) / 2**20
+    # Whole MiB, as nvidia-smi prints them: both readers have to agree about the line.
+    used_mib, total_mib = float(int(memory.used) >> 20), float(int(memory.total) >> 20)
     return Card(used_mib, total_mib) if used_mib <= total_mib else smi.unknown("above_total")
 
 

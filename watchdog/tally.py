@@ -12,7 +12,7 @@ from watchdog.observation import Card, Container, Observation, Unknown
 from watchdog.state import Limits, State
 
 # With these, nobody is guarded: a container that looks healthy would be a lie.
-UNHEALTHY = frozenset({"blind", "restart_failed", "limit_above_card"})
+UNHEALTHY = frozenset({"blind", "restart_failed", "ambiguous_container", "limit_above_card"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -588,6 +588,8 @@ class TestSecondLook:
             (Observation(121.0, container(state="exited"), look(OVER)), "found no running container"),
             (Observation(121.0, Unknown("docker_timeout", ""), look(OVER)), "found no running container"),
             (Observation(121.0, container(), {"GPU-9": Card(OVER)}), "could not read the card"),
+            (Observation(121.0, container(), look(OVER), Report("b", "draining")), "sidecar is draining"),
+            (Observation(121.0, container(), look(OVER), Report("b", "load")), "sidecar is loading"),
         ],
     )
     def test_what_calls_it_off(self, again: Observation, said: str) -> None:

@@ -176,6 +176,15 @@ def test_an_unsure_call_waits_for_who_runs() -> None:
     assert len(world.state.breaker.restarts_s) == 1
 
 
+def test_an_unsure_call_that_worked_is_told_to_its_end() -> None:
+    world = World(outcome=Unsure("broke off"), report=Report("b0", "ready"))
+    world.play([OVER] * 4, 3)
+    world.journal.heard(Report("b0", "ready"), world.now_s)
+    assert world.journal.following
+    world.journal.heard(Report("b1", "ready"), world.now_s)
+    assert world.sentences()[0].endswith("10800 MiB > 10752; ready again after 60 s")
+
+
 def test_told_to_stop_nothing_is_restarted_any_more() -> None:
     world = World()
     world.play([OVER, OVER], 2)

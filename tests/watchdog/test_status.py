@@ -125,6 +125,12 @@ def test_alerts_under_which_nobody_is_guarded(served: Served, looks: list[float 
     assert (status, body["status"]) == (503, kind)
 
 
+def test_two_containers_guard_nobody(served: Served) -> None:
+    served.world.target = Unknown("ambiguous", "2 containers: a, b")
+    served.world.play([None], 1)
+    assert served.health()[0] == 503
+
+
 def test_foreign_memory_is_told_and_healthy(served: Served) -> None:
     served.world.play([{GPU: Card(12000.0, 24576.0, 6500.0, "the driver")}] * 4, 4)
     status, body = served.health()
