@@ -37,6 +37,7 @@ log = logging.getLogger("sidecar.serve")
 
 BACKLOG = 512
 CLOSE_SECONDS = 5
+LINGER_SECONDS = 0.3
 LOOK_SECONDS = 0.2
 
 
@@ -178,6 +179,9 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
                 await draining
             server.should_exit = True
             await serving
+            # A container's port is relayed by a process of Docker's, which ends with the container and
+            # takes with it what it has not passed on: answers whose status line had already arrived.
+            await asyncio.sleep(LINGER_SECONDS)
             exit_code = refused.result() if refused.done() else 0
             await _cancelled(watching, refused)
     return exit_code

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import anyio
@@ -175,7 +176,7 @@ class Service:
         run = Run()
         run.task = asyncio.create_task(self._work(request, run))
         self._runs.add(run)
-        run.task.add_done_callback(lambda _: self._runs.discard(run))
+        run.task.add_done_callback(partial(self._ended, request, run))
         try:
             while (item := await run.channel.get()) is not None:
                 if isinstance(item, SidecarError):
@@ -183,6 +184,14 @@ class Service:
                 yield item
         finally:
             await _closed(run.task)
+
+    def _ended(self, request: GenerationRequest, run: Run, task: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
+        if task.cancelled() and run.cut is not None:
+            # Cancelled before its first step, a task runs nothing of itself, so `_work` could not say
+            # it: without a word here the reader would wait for ever.
+            run.channel.put_nowait(run.cut)
+            self._record(request, run, run.cut.code, 0.0)
 
     async def _work(self, request: GenerationRequest, run: Run) -> None:
         loop = asyncio.get_running_loop()

@@ -255,6 +255,21 @@ def test_drain_waits_for_running_answers() -> None:
     run(story)
 
 
+def test_who_is_cut_before_the_first_step_is_told() -> None:
+    async def story() -> None:
+        served = service(ScriptedEngine())
+        stream = served.stream(request("hi"))
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)  # the work has a task by now, and that has not run yet
+        drained = await served.drain(30)
+        async with asyncio.timeout(5):
+            with pytest.raises(Draining):
+                await first
+        assert drained == Drained(finished=0, cut=1)
+
+    run(story)
+
+
 @pytest.mark.parametrize("log_prompts", [False, True])
 def test_prompts_are_logged_only_when_asked_for(log_prompts: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:

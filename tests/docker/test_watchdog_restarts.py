@@ -137,8 +137,8 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> str:
         ) as answer:
             began = True
             body: dict[str, Any] = await answer.json()
-    except (aiohttp.ClientError, ConnectionError):
-        return "broken off" if began else "not accepted"
+    except (aiohttp.ClientError, ConnectionError) as error:
+        return f"broken off: {error!r}" if began else "not accepted"
     if answer.status == 200:
         return "whole" if "Paris" in body["generated_text"] else f"wrong: {body}"
     return "typed error" if body.get("error", {}).get("code") else f"untyped: {answer.status} {body}"
