@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.docker_daemon import Answer, csv
+from tests.fakes.docker_daemon import Answer, csv, serving
 from tests.watchdog.conftest import Live, eventually
 from tests.watchdog.test_report import sidecar
 from watchdog.readers import driver_is_here
@@ -295,22 +296,25 @@ class TestOnce:
 
     @pytest.mark.skipif(os.getuid() != 0, reason="another user is needed, which only root can be")
     @pytest.mark.parametrize("flag", ["--once", "--strikes=3"])
-    def test_no_permission_for_the_socket(self, live: Live, tmp_path: Path, flag: str) -> None:
-        live.path.chmod(0o600)
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(0o755)
+    def test_no_permission_for_the_socket(self, live: Live, flag: str) -> None:
         # Everything is imported before, since root's Python may not be readable by others.
         code = "import os, sys; from watchdog import service; from watchdog.__main__ import main; "
         code += "os.setgroups([]); os.setgid(12345); os.setuid(12345); "
         code += "sys.exit(main(sys.argv[1:], os.environ))"
-        told = subprocess.run(
-            [sys.executable, "-c", code, flag],
-            cwd=ROOT,
-            env={"DOCKER_HOST": live.host, "WATCHDOG_STATUS_PORT": str(_free_port())},
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        # A folder of its own, that others may enter; pytest's are its user's alone.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "docker.sock")
+            path.parent.chmod(0o755)
+            with serving(live.docker, path):
+                path.chmod(0o600)
+                told = subprocess.run(
+                    [sys.executable, "-c", code, flag],
+                    cwd=ROOT,
+                    env={"DOCKER_HOST": f"unix://{path}", "WATCHDOG_STATUS_PORT": str(_free_port())},
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                )
         assert told.returncode == 77
         last = told.stderr.splitlines()[-1]
         assert "Permission denied (this process is 12345:12345" in last
