@@ -4,7 +4,7 @@ FROM ${PROXY_BASE_IMAGE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends haproxy \
  && rm -rf /var/lib/apt/lists/* \
- && install -d -o 10002 -g 10002 -m 0750 /run/docker-proxy
+ && install -d -o 0 -g 10002 -m 0750 /run/docker-proxy
 COPY docker/haproxy.cfg /etc/haproxy/haproxy.cfg
 HEALTHCHECK --interval=30s --timeout=5s --retries=3 CMD ["test", "-S", "/run/docker-proxy/docker.sock"]
 ENTRYPOINT ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]

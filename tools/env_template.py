@@ -19,6 +19,7 @@ COMPOSE = (
     ("PRELOAD_MODEL", "0", "1 makes the profile's model part of the image when that is built."),
     ("TORCH_WHEEL", "", "The address of torch's CPU wheel with #sha256=..., for a smaller CPU image."),
     ("BASE_IMAGE", "python:3.11-slim-bookworm", "The Python image that the images are built on."),
+    ("PROXY_BASE_IMAGE", "debian:bookworm-slim", "The Debian image of the hardened overlay's proxy."),
 )
 
 

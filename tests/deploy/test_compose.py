@@ -74,7 +74,8 @@ def test_services_have_no_rights_to_spare(service: str) -> None:
 
 def test_only_the_watchdog_sees_the_docker_socket_and_not_in_the_hardened_overlay() -> None:
     with_socket = [name for name, told in PLAIN.items() if "/var/run/docker.sock" in str(told.get("volumes"))]
-    assert with_socket == ["vram-watchdog"]
+    assert with_socket == ["vram-watchdog", "docker-proxy"]
+    assert PLAIN["docker-proxy"]["profiles"] == ["hardened"]
     hardened = compose("docker/compose.hardened.yaml")["services"]
     assert "docker.sock:" not in str(hardened["vram-watchdog"]["volumes"]).replace("docker-proxy", "")
 
