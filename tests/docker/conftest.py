@@ -36,7 +36,7 @@ def project(images: None, free_port: int, tmp_path_factory: pytest.TempPathFacto
 def calm(project: Stack) -> Stack:
     """The stack with low readings, ready, and a watchdog that knows nothing of the test before."""
     project.readings(LOW)
-    project.compose("up", "-d", "--wait", "llm-sidecar")
+    project.compose("up", "-d", "llm-sidecar")
     project.compose("restart", "-t", "5", "vram-watchdog")
     until(project.ready, "ready")
     looks = project.looks()  # the start itself looks, too

@@ -18,7 +18,7 @@ HOGS = (
     "for _ in range(40):\n"
     "    if os.fork() == 0:\n"
     "        kept = bytearray(os.urandom(1 << 20)) * 150\n"
-    "        import time; time.sleep(20)\n"
+    "        import time; time.sleep(4)\n"
     "        os._exit(0)\n"
 )
 
