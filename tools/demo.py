@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -65,7 +67,9 @@ def main() -> int:
         with stack(Path(folder) / "stack", _free_port()) as project:
             whole = play(project, line)
     if options.svg:
-        line.console.save_svg(str(options.svg), title="make demo")
+        # Without the web fonts that rich would have the reader's browser fetch.
+        plain = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        line.console.save_svg(str(options.svg), title="make demo", code_format=plain)
     return 0 if whole else 1
 
 
