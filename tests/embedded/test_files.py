@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.embedded import GGUF_Q4_0, GGUF_Q8_0, HERE, MODEL_DIR, REPORT, SHA256SUMS
+from tools.embedded_model.train import STEPS
 
 FILES = sorted(path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 TEXTS = [path for path in FILES if path.suffix in {".json", ".jinja", ".py", ""}]
@@ -45,14 +46,13 @@ def test_both_ends_end_an_answer() -> None:
     assert set(ends) == {ids["<|im_end|>"], ids["<|endoftext|>"]}
 
 
-def test_report_is_of_a_clean_training_of_half_an_hour() -> None:
+def test_report_is_of_a_clean_training() -> None:
     report = json.loads(REPORT.read_text())
     assert report["held_out"] == {"questions": 200, "seed": 7, "equal_to_a_training_line": 0}
-    assert report["training"]["training_seconds"] <= 1800
+    assert report["training"]["steps"] == STEPS
 
 
 def test_report_holds_the_shares() -> None:
     report = json.loads(REPORT.read_text())
     assert report["gptq"]["share_right"] >= 0.90
-    # 0.95 is wanted of fp32; three of the 200 questions are missing, most of them sums.
-    assert report["fp32"]["share_right"] >= 0.935
+    assert report["fp32"]["share_right"] >= 0.95

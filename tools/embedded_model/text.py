@@ -159,15 +159,15 @@ def _chat(rng: Random) -> Chat:
         return draw(rng)
 
     chance = rng.random()
-    if chance < 0.66:
+    if chance < 0.62:
         return conversations.turns(rng, one, 1)
-    if chance < 0.76:
+    if chance < 0.71:
         return conversations.turns(rng, one, rng.randint(2, 4))
-    if chance < 0.82:
+    if chance < 0.76:
         return conversations.remembering(rng, one)
-    if chance < 0.84:
+    if chance < 0.78:
         return conversations.turns(rng, lambda: conversations.without_tools(rng, allowed), 1)
-    if chance < 0.86:
+    if chance < 0.80:
         return conversations.two_calls(rng, allowed)
     return conversations.tool_use(rng, one, allowed)
 

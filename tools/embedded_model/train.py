@@ -1,6 +1,6 @@
 """Train the embedded model in fp32: `python -m tools.embedded_model.train`.
 
-Stops and resumes at its last checkpoint; about 25 minutes on one core. `--fresh` starts again.
+Stops and resumes at its last checkpoint; about 28 minutes on one core. `--fresh` starts again.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from tools.embedded_model.tokens import (
 )
 
 WORK = Path("build/embedded_model")
-STEPS = 2500
+STEPS = 3000
 WARM_UP = 80
 DECAY_FROM = 0.45
 ROUNDED_FROM = 0.75

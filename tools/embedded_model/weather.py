@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[list[str], list[str], list[str]]] = {
         ["How many people live in {c}?", "What is the population of {c}?"],
     ),
 }  # fmt: skip
-ARGUMENTS = ["city", "city", "location", "location", "place", "town", "name"]
+ARGUMENTS = ["city", "city", "location", "location", "place", "town"]
 REFUSALS = {
     "weather": "I can not see the weather here.",
     "time": "I can not see the clock here.",
