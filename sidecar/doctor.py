@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar import gpu, weights
+from sidecar.budget import MIB
 from sidecar.errors import StartError
 from sidecar.profiles import Profile, load_registry
 from sidecar.serve import listening
@@ -69,48 +70,40 @@ def _card(settings: Settings) -> Finding:
     seen = gpu.look()
     if isinstance(seen, gpu.GpuUnreadable) or not seen:
         why = seen.reason if isinstance(seen, gpu.GpuUnreadable) else "the driver lists no card"
-        return Finding("gpu", "warning", f"no NVIDIA card can be used here ({why})", "the CPU is used; "
-                       "for a card, install its driver and run nvidia-smi")  # fmt: skip
-    first, mib = seen[0], 1024 * 1024
-    free, total = (first.memory_total_bytes - first.memory_used_bytes) // mib, first.memory_total_bytes // mib
-    text = f"{first.name}, {free} of {total} MiB free"
-    if free < settings.vram_budget_mib:
-        return Finding(
-            "gpu", "warning", f"{text}, less than VRAM_BUDGET ({settings.vram_budget_mib} MiB)",
-            "lower VRAM_BUDGET, or end what else holds memory: nvidia-smi lists it",
-        )  # fmt: skip
+        fix = "the CPU is used; for a card, install its driver and run nvidia-smi"
+        return Finding("gpu", "warning", f"no NVIDIA card can be used here ({why})", fix)
+    first = seen[0]
+    free_mib = (first.memory_total_bytes - first.memory_used_bytes) // MIB
+    text = f"{first.name}, {free_mib} of {first.memory_total_bytes // MIB} MiB free"
+    if free_mib < settings.vram_budget_mib:
+        less = f"{text}, less than VRAM_BUDGET ({settings.vram_budget_mib} MiB)"
+        fix = "lower VRAM_BUDGET, or end what else holds memory: nvidia-smi lists it"
+        return Finding("gpu", "warning", less, fix)
     return Finding("gpu", "ok", text)
 
 
 def _docker(*, has_card: bool) -> Finding:
     if shutil.which("docker") is None:
-        return Finding(
-            "docker",
-            "warning",
-            "no docker command here",
-            "only needed for containers: `make serve` goes without",
-        )
+        fix = "it is only needed for containers: `make serve` goes without"
+        return Finding("docker", "warning", "no docker command here", fix)
     try:
         told = json.loads(_output("docker", "info", "--format", "{{json .}}"))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return Finding("docker", "failure", f"the Docker engine does not answer ({type(error).__name__})",
-                       "start it, or give this user the right to its socket")  # fmt: skip
+        told = {"ServerErrors": [type(error).__name__]}
     return docker_finding(told, has_card=has_card)
 
 
 def docker_finding(info: Mapping[str, Any], *, has_card: bool) -> Finding:
     """What `docker info` says about cards: whether a container can be given one."""
-    if info.get("ServerErrors"):
-        return Finding("docker", "failure", f"the Docker engine does not answer: {info['ServerErrors'][0]}",
-                       "start it, or give this user the right to its socket")  # fmt: skip
+    if errors := info.get("ServerErrors"):
+        fix = "start it, or give this user the right to its socket"
+        return Finding("docker", "failure", f"the Docker engine does not answer: {errors[0]}", fix)
     engine = f"engine {info.get('ServerVersion', 'unknown')}"
     if "nvidia" in info.get("Runtimes", {}) or info.get("DiscoveredDevices"):
         return Finding("docker", "ok", f"{engine} with the NVIDIA runtime")
+    text = f"{engine} without the NVIDIA runtime: the plain compose file will not start here"
     fix = "install the NVIDIA container toolkit and run `nvidia-ctk runtime configure --runtime=docker`"
-    if not has_card:
-        fix = f"use the CPU overlay: {CPU_OVERLAY}"
-    return Finding("docker", "warning", f"{engine} without the NVIDIA runtime: the plain compose file "
-                   "will not start here", fix)  # fmt: skip
+    return Finding("docker", "warning", text, fix if has_card else f"use the CPU overlay: {CPU_OVERLAY}")
 
 
 def _output(*command: str) -> str:

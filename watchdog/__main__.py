@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from watchdog.config import Config, ConfigError, add_flags, load
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_SOFTWARE, EX_CONFIG = 64, 65, 66, 70, 78
 HEALTH_S = 5.0
+PAUSE_S = 60
+QUESTIONS = frozenset({"--once", "--self-test", "--replay", "--health"})
 
 _CODES = """\
 exit codes:
@@ -127,5 +130,19 @@ def _fail(code: int, message: str) -> int:
     return code
 
 
+def _pause() -> None:
+    """Docker forgets its back-off once a container has lived ten seconds, and would start us for ever."""
+    print(
+        f"watchdog: waiting {PAUSE_S} s before the exit, so that a restart policy does not spin",
+        file=sys.stderr,
+    )
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.sigtimedwait(signals, PAUSE_S)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.environ))
+    exit_code = main(sys.argv[1:], os.environ)
+    if exit_code == EX_CONFIG and os.getpid() == 1 and not QUESTIONS.intersection(sys.argv):
+        _pause()
+    sys.exit(exit_code)

@@ -128,13 +128,24 @@ def test_without_the_nvidia_runtime_the_plain_file_fails_as_docker_makes_it_fail
     assert "docker/compose.cpu.yaml" in doctor.stdout
 
 
-def test_a_start_that_can_not_succeed_does_not_spin(images: None) -> None:
+@pytest.mark.parametrize(
+    ("image", "setting", "words"),
+    [
+        ("llm-sidecar:cpu", "LLM_PROFILE_NAME=nothing", "no such profile"),
+        ("llm-sidecar-watchdog", "VRAM_BUDGET=11", "VRAM_BUDGET"),
+        ("llm-sidecar-watchdog", "WATCHDOG_INTERVAL=0", "WATCHDOG_INTERVAL"),
+    ],
+)
+def test_a_start_that_can_not_succeed_does_not_spin(
+    images: None, image: str, setting: str, words: str
+) -> None:
     """Exit 78 after a minute, or at once when it is told to stop."""
     name = "llm-sidecar-refused"
-    docker("run", "-d", "--init", "--name", name, "-e", "LLM_PROFILE_NAME=nothing", "llm-sidecar:cpu")
+    init = ["--init"] if "watchdog" not in image else []
+    docker("run", "-d", *init, "--name", name, "-e", setting, image)
     try:
         until(lambda: "waiting 60 s" in _said(name), "the line")
-        assert "no such profile" in _said(name)
+        assert words in _said(name)
         assert docker("inspect", "-f", "{{.State.Running}}", name).strip() == "true"
         docker("stop", "-t", "30", name)
         assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "78"
