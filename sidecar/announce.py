@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sidecar.api.auth import is_loopback
 from sidecar.api.hints import QUESTION, curl
@@ -39,7 +39,7 @@ ANSWER_TOKENS = 32
 def warn_if_open(settings: Settings) -> None:
     """Say so when everybody on the network may use the model."""
     if settings.api_key is None and not is_loopback(settings.reached_at):
-        say(
+        _teller(settings)(
             f"Warning: {settings.reached_at} can be reached from other machines and no API_KEY is "
             "set: everybody there may use the model."
         )
@@ -48,19 +48,29 @@ def warn_if_open(settings: Settings) -> None:
 async def announce(
     service: Service, profile: Profile, settings: Settings, listener: socket.socket
 ) -> Ready | Failed:
-    """Follow the loading, then print the address, the facts, one answer and a curl; how it ended."""
-    url = address(settings.host, listener)
-    say(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
-    state = await _loaded(service)
+    """Follow the loading, then tell the address, the facts, one answer and a curl; how it ended.
+
+    With JSON lines for a log all of it is lines of the log: what reads them takes nothing else.
+    """
+    url, tell = address(settings.host, listener), _teller(settings)
+    tell(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
+    state = await _loaded(service, tell)
     if isinstance(state, Failed):
-        say(f"The model could not be loaded: {state.reason}")
+        tell(f"The model could not be loaded: {state.reason}")
         return state
-    answer = await ask(service)
+    facts = (*_facts(state, profile), ("answer", await ask(service)))
+    if settings.log_format == "json":
+        log.info("ready", extra={"url": url, "facts": dict(facts)})
+        return state
     say(f"\n  Ready      {url}")
-    for name, value in (*_facts(state, profile), ("answer", answer)):
+    for name, value in facts:
         say(f"  {name:<10} {value}")
     say(f"\n  {curl(url, '/generate', needs_key=settings.api_key is not None)}\n")
     return state
+
+
+def _teller(settings: Settings) -> Callable[[str], None]:
+    return say if settings.log_format == "plain" else log.info
 
 
 def address(host: str, listener: socket.socket) -> str:
@@ -112,8 +122,8 @@ def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
     )
 
 
-async def _loaded(service: Service) -> Ready | Failed:
-    with shown(say) as show:
+async def _loaded(service: Service, tell: Callable[[str], None]) -> Ready | Failed:
+    with shown(tell) as show:
         while isinstance(state := service.state(), Loading):
             show(state.phase, state.progress, state.detail)
             await asyncio.sleep(LOOK_SECONDS)

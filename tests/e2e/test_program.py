@@ -75,6 +75,17 @@ def begin(server: Program, streamed: bool) -> socket.socket:
     return connection
 
 
+def test_json_lines_are_json_lines_from_the_first_to_the_last(tmp_path: Path) -> None:
+    with program(tmp_path, LOG_FORMAT="json", HOST="0.0.0.0") as own:
+        until(lambda: '"message": "ready"' in own.printed(), "the ready line")
+        own.process.send_signal(signal.SIGTERM)
+        own.process.wait(20)
+        lines = [json.loads(line) for line in own.printed().splitlines()]
+    ready = next(line for line in lines if line["message"] == "ready")
+    assert "Paris" in ready["facts"]["answer"]
+    assert any("API_KEY" in line["message"] for line in lines)
+
+
 def test_a_killed_worker_is_a_typed_error_and_comes_back(tmp_path: Path) -> None:
     with program(tmp_path) as own:
         until(own.ready, "ready")
