@@ -215,7 +215,7 @@ def _refusal(error: Exception) -> StartError:
             "profile, or quantise (--load_in_4bit)."
         )
     words = (str(error).strip() or "no words").splitlines()[0][:200]
-    return StartError(f"The model could not be loaded: {type(error).__name__}: {words}")
+    return StartError(f"{type(error).__name__}: {words}")
 
 
 def _load(config: WorkerConfig, connection: Connection) -> Model:
