@@ -9,9 +9,9 @@ def main() -> int:
     """The exit code; a failure is one line, never a traceback, and Ctrl-C at any time is 0."""
     try:
         # Imported here, where Ctrl-C during the imports is caught too.
-        from sidecar.cli import run_serving
+        from sidecar.cli import run, serve
 
-        return run_serving("server.py", sys.argv[1:])
+        return run("server.py", serve, sys.argv[1:])
     except KeyboardInterrupt:
         return 0
 

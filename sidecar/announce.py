@@ -26,7 +26,7 @@ from sidecar.generation import (
     Usage,
 )
 from sidecar.profiles import Profile
-from sidecar.progress import shown
+from sidecar.progress import Show, shown
 from sidecar.service import Service
 from sidecar.settings import Settings
 
@@ -54,7 +54,8 @@ async def announce(
     """
     url, tell = address(settings.host, listener), _teller(settings)
     tell(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
-    state = await _loaded(service, tell)
+    with shown(tell) as show:
+        state = await loaded(service, show)
     if isinstance(state, Failed):
         tell(f"The model could not be loaded: {state.reason}")
         return state
@@ -122,11 +123,11 @@ def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
     )
 
 
-async def _loaded(service: Service, tell: Callable[[str], None]) -> Ready | Failed:
-    with shown(tell) as show:
-        while isinstance(state := service.state(), Loading):
-            show(state.phase, state.progress, state.detail)
-            await asyncio.sleep(LOOK_SECONDS)
+async def loaded(service: Service, show: Show) -> Ready | Failed:
+    """Follow the loading to its end; `show` hears how far it is."""
+    while isinstance(state := service.state(), Loading):
+        show(state.phase, state.progress, state.detail)
+        await asyncio.sleep(LOOK_SECONDS)
     return state
 
 

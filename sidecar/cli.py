@@ -44,22 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run the command; whatever goes wrong is a line on stderr and an exit code."""
+    """Run the command; whatever goes wrong is a line on stderr and an exit code.
+
+    As a container's process, a service that can not start waits before it says so to Docker.
+    """
     try:
-        return _guarded(name, command, argv)
+        code = _guarded(name, command, argv)
     except KeyboardInterrupt:
         return 0
-
-
-def serve(argv: Sequence[str]) -> int:
-    """Serve until a signal comes. As a container's process, lasting failures wait before they exit."""
-    return run_serving("llm-sidecar", argv)
-
-
-def run_serving(name: str, argv: Sequence[str]) -> int:
-    """Serve as `name`; see `serve`."""
-    code = run(name, _serve, argv)
-    if code in LASTING and _restarted_at_once():
+    if command is serve and code in LASTING and _restarted_at_once():
         _pause()
     return code
 
@@ -78,7 +71,8 @@ def _guarded(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[
         return EXIT_BUG
 
 
-def _serve(argv: Sequence[str]) -> int:
+def serve(argv: Sequence[str]) -> int:
+    """Serve until a signal comes."""
     from sidecar.serve import serve as serve_until_told
     from sidecar.settings import load
 

@@ -21,12 +21,12 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
 
 from sidecar import control, logs
-from sidecar.announce import announce, warn_if_open
+from sidecar.announce import announce, loaded, warn_if_open
 from sidecar.api import create_app
 from sidecar.control import Control
 from sidecar.errors import ConfigError, PortInUse
 from sidecar.gate import Gate
-from sidecar.generation import Failed, Loading, Ready
+from sidecar.generation import Failed, Ready
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile, load_registry
 from sidecar.progress import Show
@@ -38,7 +38,6 @@ log = logging.getLogger("sidecar.serve")
 BACKLOG = 512
 CLOSE_SECONDS = 5
 LINGER_SECONDS = 0.3
-LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,7 @@ async def warm(settings: Settings, show: Show) -> Ready | Failed:
     service = build(settings).service
     await service.start()
     try:
-        while isinstance(state := service.state(), Loading):
-            show(state.phase, state.progress, state.detail)
-            await asyncio.sleep(LOOK_SECONDS)
-        return state
+        return await loaded(service, show)
     finally:
         await service.stop()
 

@@ -10,17 +10,21 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import anyio
 import msgspec
 
+from sidecar import errors
 from sidecar.engines.child import Child
-from sidecar.errors import SidecarError
+from sidecar.errors import EngineCrashed, SidecarError
 from sidecar.generation import GenerationRequest
 from sidecar.worker import messages
-from sidecar.worker.messages import FromWorker, Output, Priced, Released, Step, ToWorker
+from sidecar.worker.messages import Cancel, FromWorker, Output, Priced, Released, Step, ToWorker
 
 log = logging.getLogger(__name__)
 
 PACKAGE_ROOT = str(Path(__file__).parents[2])
+# A cancelled request is let go of at the end of the step that is under way.
+RELEASE_S = 30.0
 
 Item = Priced | Output | Released | SidecarError
 
@@ -65,6 +69,13 @@ class Boot:
         self.send(messages.prepare(request))
         return inbox
 
+    def cancel(self, request: GenerationRequest) -> bool:
+        """Whether the worker still held something of the request, and was told to let go."""
+        held = self.knows(request.id)
+        if held:
+            self.send(Cancel(request.id))
+        return held
+
     def knows(self, id: str) -> bool:
         """Whether the worker still holds something of the request."""
         return id in self._requests
@@ -100,3 +111,19 @@ class Boot:
         for inbox in self._requests.values():
             inbox.put_nowait(error)
         self._requests.clear()
+
+
+def as_error(item: Item) -> SidecarError:
+    """What an item means that is not what was waited for."""
+    if isinstance(item, SidecarError):
+        return item
+    if isinstance(item, Released) and item.code is not None:
+        return errors.revive(item.code, item.message, item.param)
+    return EngineCrashed(f"The worker broke its protocol with {type(item).__name__}.")
+
+
+async def released(inbox: asyncio.Queue[Item]) -> None:
+    """Wait for the last word on a cancelled request, even while being cancelled oneself."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_S):
+        while not isinstance(await inbox.get(), Released | SidecarError):
+            pass

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import anyio
 
 from sidecar import errors
-from sidecar.engines.boot import Boot, Item
+from sidecar.engines.boot import Boot, Item, as_error, released
 from sidecar.engines.child import restart_delay_s
 from sidecar.errors import EngineCrashed, EngineStalled, NotReady, SidecarError
 from sidecar.generation import (
@@ -39,7 +39,6 @@ from sidecar.generation import (
 from sidecar.worker.messages import (
     Beat,
     Begin,
-    Cancel,
     FromWorker,
     Load,
     Loaded,
@@ -61,8 +60,6 @@ STOP_GRACE_S = 5.0
 # The worker's loop beats once a second between steps. No step of a working card takes a minute; on a
 # CPU one step of a large model may take several, and no request lives longer than 300 s.
 STALL_S = {"cuda": 60.0, "cpu": 300.0}
-# A cancelled request is let go of at the end of the step that is under way.
-RELEASE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +128,7 @@ class WorkerEngine:
         """Give up a request that was priced and will not be streamed."""
         opened = self._opened.pop(request.id, None)
         if opened is not None:
-            _cancel(opened.boot, request)
+            opened.boot.cancel(request)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event]:
         """See `Engine.stream`."""
@@ -152,11 +149,11 @@ class WorkerEngine:
                     yield Done(item.usage)
                     return
                 else:
-                    raise _as_error(item)
+                    raise as_error(item)
         finally:
             self._opened.pop(request.id, None)
-            if _cancel(boot, request):
-                await _released(inbox)
+            if boot.cancel(request):
+                await released(inbox)
 
     async def _prepare(self, request: GenerationRequest) -> Opened:
         while True:
@@ -165,13 +162,13 @@ class WorkerEngine:
             try:
                 item = await inbox.get()
             except asyncio.CancelledError:
-                _cancel(boot, request)
+                boot.cancel(request)
                 raise
             if isinstance(item, Priced):
                 opened = self._opened[request.id] = Opened(boot, inbox, item.price)
                 return opened
             if not isinstance(item, EngineCrashed | EngineStalled):
-                raise _as_error(item)
+                raise as_error(item)
             await self._loaded()  # it died before anything was begun: nobody need know
 
     async def _loaded(self) -> None:
@@ -297,26 +294,3 @@ def _events(output: Output) -> list[Event]:
     if output.finish is not None:
         events.append(Finished(output.choice, output.finish))
     return events
-
-
-def _as_error(item: Item) -> SidecarError:
-    if isinstance(item, SidecarError):
-        return item
-    if isinstance(item, Released) and item.code is not None:
-        return errors.revive(item.code, item.message, item.param)
-    return EngineCrashed(f"The worker broke its protocol with {type(item).__name__}.")
-
-
-def _cancel(boot: Boot, request: GenerationRequest) -> bool:
-    """Whether the worker still held something of the request and was told to let go."""
-    held = boot.knows(request.id)
-    if held:
-        boot.send(Cancel(request.id))
-    return held
-
-
-async def _released(inbox: asyncio.Queue[Item]) -> None:
-    """Wait for the last word on a cancelled request, even while being cancelled oneself."""
-    with anyio.CancelScope(shield=True), anyio.move_on_after(RELEASE_S):
-        while not isinstance(await inbox.get(), Released | SidecarError):
-            pass
