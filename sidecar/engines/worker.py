@@ -1,19 +1,18 @@
 """The transformers engine, seen from the API process: a client of `sidecar.worker`.
 
-One task owns the worker's life: start, load, serve, and after a death wait and start again. Each
-life is a `Boot`; a request belongs to the boot that began it and gets a typed error when that one
-ends. Requests that only wait (priced, not begun) do not notice a restart.
+`Supervisor` starts the worker, and after a death again. Each life is a `Boot`; a request belongs to
+the boot that began it and gets a typed error when that one ends. Requests that only wait (priced,
+not begun) do not notice a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -21,7 +20,8 @@ import anyio
 from sidecar import errors
 from sidecar.engines.boot import Boot, Item, as_error, released
 from sidecar.engines.child import restart_delay_s
-from sidecar.errors import EngineCrashed, EngineStalled, NotReady, SidecarError
+from sidecar.engines.supervisor import Death, Delay, Supervisor
+from sidecar.errors import EngineCrashed, EngineStalled, SidecarError
 from sidecar.generation import (
     Delta,
     Done,
@@ -79,20 +79,15 @@ class WorkerEngine:
         config: WorkerConfig,
         command: Sequence[str] = COMMAND,
         stall_s: float | None = None,
-        delay_s: Callable[[Sequence[float], float], float | None] = restart_delay_s,
+        delay_s: Delay = restart_delay_s,
     ) -> None:
         self._config = config
         self._command = tuple(command)
         self._stall_s = stall_s
-        self._delay_s = delay_s
-        self._state: EngineState = Loading("start")
+        self._supervisor = Supervisor("worker", self._live, delay_s)
         self._stats = EngineStats()
-        self._changed = asyncio.Event()
         self._boot: Boot | None = None
         self._opened: dict[str, Opened] = {}
-        self._owner: asyncio.Task[None] | None = None
-        self._deaths_at: list[float] = []
-        self._was_ready = False
         self._death_cause: SidecarError | None = None
 
     @property
@@ -102,19 +97,15 @@ class WorkerEngine:
 
     async def start(self) -> None:
         """Begin loading; returns at once."""
-        self._owner = asyncio.create_task(self._supervise(), name="worker-owner")
+        self._supervisor.start()
 
     async def stop(self) -> None:
         """End the worker and wait until it is gone."""
-        if self._owner is not None:
-            self._owner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._owner
-            self._owner = None
+        await self._supervisor.stop()
 
     def state(self) -> EngineState:
         """From memory."""
-        return self._state
+        return self._supervisor.state
 
     def stats(self) -> EngineStats:
         """From memory: the last beat."""
@@ -134,7 +125,7 @@ class WorkerEngine:
         """See `Engine.stream`."""
         opened = self._opened.get(request.id)
         if opened is None or not opened.boot.knows(request.id):  # restarted while it waited
-            await self._loaded()
+            await self._supervisor.loaded()
             opened = await self._prepare(request)
         boot, inbox = opened.boot, opened.inbox
         boot.send(Begin(request.id))
@@ -169,54 +160,16 @@ class WorkerEngine:
                 return opened
             if not isinstance(item, EngineCrashed | EngineStalled):
                 raise as_error(item)
-            await self._loaded()  # it died before anything was begun: nobody need know
-
-    async def _loaded(self) -> None:
-        """Wait for the end of a restart; the request's own deadline is its caller's business."""
-        while isinstance(self._state, Loading):
-            await self._changed.wait()
+            await self._supervisor.loaded()  # it died before anything was begun: nobody need know
 
     def _ready_boot(self) -> Boot:
-        if isinstance(self._state, Ready) and self._boot is not None:
-            return self._boot
-        if isinstance(self._state, Failed):
-            raise NotReady(f"The model can not be served: {self._state.reason}")
-        raise NotReady("The model is not ready yet; try again in a few seconds.", retry_after_s=5)
+        if (refusal := self._supervisor.refusal()) is not None:
+            raise refusal
+        assert self._boot is not None
+        return self._boot
 
-    # The worker's life: one task, the only writer of `_state` and `_boot`.
-
-    async def _supervise(self) -> None:
-        try:
-            await self._live_on()
-        except Exception as error:
-            log.exception("the worker can not be supervised any more")
-            self._enter(Failed(f"the engine's supervision failed: {type(error).__name__}; see the log"))
-
-    async def _live_on(self) -> None:
-        """One life after the other, until the worker refuses to load or dies too often."""
-        while True:
-            code, last_line = await self._live()
-            if isinstance(self._state, Failed):
-                return
-            now = time.monotonic()
-            self._deaths_at.append(now)
-            # Deaths before the first success count whenever they were: a load may take long.
-            deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
-            delay_s = self._delay_s(deaths_at, now)
-            if delay_s is None:
-                reason = (
-                    f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
-                    f"{code} and the words: {last_line or 'none'}"
-                )
-                log.error("giving up: %s", reason)
-                self._enter(Failed(reason))
-                return
-            log.error("the worker ended with exit code %s; starting again in %g s", code, delay_s)
-            self._enter(Loading("restart", None, f"after exit code {code}"))
-            await asyncio.sleep(delay_s)
-
-    async def _live(self) -> tuple[int, str]:
-        """From start to death of one worker; its exit code and the last line of its stderr."""
+    async def _live(self) -> Death:
+        """From start to death of one worker."""
         boot = self._boot = await Boot.start(self._command)
         self._death_cause = None
         stall = asyncio.create_task(self._watch_stall(boot), name="worker-stall")
@@ -224,41 +177,34 @@ class WorkerEngine:
             boot.send(Load(self._config))
             async for message in boot.frames():
                 self._heard(boot, message)
-            if not isinstance(self._state, Failed):
-                self._enter(Loading("restart"))
+            if not isinstance(self.state(), Failed):
+                self._supervisor.enter(Loading("restart"))
             boot.fail(self._death_cause or EngineCrashed("The engine died while it worked on this request."))
             # It closed the socket, so it is ending: its own exit code is the one to know.
             code = await boot.child.stop(STOP_GRACE_S, patience_s=1.0)
             tail = boot.child.tail()
-            if tail and not isinstance(self._state, Failed):
+            if tail and not isinstance(self.state(), Failed):
                 log.error("the worker's last words:\n%s", tail)
-            return code, tail.rpartition("\n")[2]
+            return Death(code, tail.rpartition("\n")[2])
         finally:
             stall.cancel()
             boot.fail(EngineCrashed("The engine was stopped."))
             with anyio.CancelScope(shield=True):
                 await boot.child.stop(STOP_GRACE_S)
 
-    def _enter(self, state: EngineState) -> None:
-        """The one place where the state changes; whoever waits for that is told."""
-        self._state = state
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _heard(self, boot: Boot, message: FromWorker) -> None:
         if isinstance(message, Beat | Step | Released):  # the loop's own words; other threads talk too
             boot.heard_at = time.monotonic()
         match message:
             case Progress(phase=phase, fraction=fraction, detail=detail):
-                self._enter(Loading(phase, fraction, detail))
+                self._supervisor.enter(Loading(phase, fraction, detail))
             case Loaded(device=device, capacity=capacity, about=about, stats=stats):
                 self._stats = _heard_now(stats)
-                self._was_ready = True
-                self._enter(Ready(device, capacity, about))
+                self._supervisor.enter(Ready(device, capacity, about))
             case Refused(code=code, message=reason):
                 kind = errors.tree().get(code)
                 exit_code = kind.exit_code if kind and issubclass(kind, errors.StartError) else 70
-                self._enter(Failed(reason, exit_code))
+                self._supervisor.enter(Failed(reason, exit_code))
             case Beat(stats=stats):
                 self._stats = _heard_now(stats)
             case Log(level=level, text=text):
@@ -270,7 +216,7 @@ class WorkerEngine:
         """A worker that says nothing while it owes an answer is killed; its death does the rest."""
         while True:
             await asyncio.sleep((self._stall_s or 10.0) / 10)
-            if not isinstance(state := self._state, Ready):
+            if not isinstance(state := self.state(), Ready):
                 continue
             limit_s = self._stall_s or STALL_S[state.device.partition(":")[0]]
             silent_s = time.monotonic() - boot.heard_at

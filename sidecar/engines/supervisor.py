@@ -1,0 +1,117 @@
+"""One child's lives, one after the other: the only writer of an engine's state.
+
+An engine says how one life goes (`live`); whether and when there is another is decided here, the
+same for every kind of child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from sidecar.engines.child import restart_delay_s
+from sidecar.errors import NotReady
+from sidecar.generation import EngineState, Failed, Loading, Ready
+
+log = logging.getLogger(__name__)
+
+Delay = Callable[[Sequence[float], float], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a life ended: the exit code, and the child's own last words."""
+
+    exit_code: int
+    last_words: str = ""
+
+
+class Supervisor:
+    """Lives `live` again and again until it leaves the state Failed or dies too often.
+
+    `name` is the child in words of the log. `live` returns when the child is gone, and calls `enter`
+    for what it knows on the way.
+    """
+
+    def __init__(self, name: str, live: Callable[[], Awaitable[Death]], delay_s: Delay = restart_delay_s):
+        self._name = name
+        self._live = live
+        self._delay_s = delay_s
+        self._state: EngineState = Loading("start")
+        self._changed = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+        self._deaths_at: list[float] = []
+        self._was_ready = False
+
+    @property
+    def state(self) -> EngineState:
+        """From memory."""
+        return self._state
+
+    def start(self) -> None:
+        """Begin the first life; returns at once."""
+        self._owner = asyncio.create_task(self._supervise(), name=f"{self._name}-owner")
+
+    async def stop(self) -> None:
+        """End the present life and wait until it is over. Safe to call twice."""
+        if self._owner is not None:
+            self._owner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._owner
+            self._owner = None
+
+    def enter(self, state: EngineState) -> None:
+        """The one place where the state changes; whoever waits for that is told."""
+        self._was_ready |= isinstance(state, Ready)
+        self._state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def loaded(self) -> None:
+        """Wait for the end of a (re)start; how long is the caller's business."""
+        while isinstance(self._state, Loading):
+            await self._changed.wait()
+
+    def refusal(self) -> NotReady | None:
+        """Why nothing can be asked of the child now; None when it is ready."""
+        if isinstance(self._state, Ready):
+            return None
+        if isinstance(self._state, Failed):
+            return NotReady(f"The model can not be served: {self._state.reason}")
+        return NotReady("The model is not ready yet; try again in a few seconds.", retry_after_s=5)
+
+    async def _supervise(self) -> None:
+        try:
+            while not isinstance(self._state, Failed):
+                death = await self._live()
+                if isinstance(self._state, Failed):
+                    return
+                await self._wait_or_give_up(death)
+        except Exception as error:
+            log.exception("the %s can not be supervised any more", self._name)
+            self.enter(Failed(f"the engine's supervision failed: {type(error).__name__}; see the log"))
+
+    async def _wait_or_give_up(self, death: Death) -> None:
+        now = time.monotonic()
+        self._deaths_at.append(now)
+        # Deaths before the first success count whenever they were: a load may take long.
+        deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
+        delay_s = self._delay_s(deaths_at, now)
+        if delay_s is None:
+            reason = (
+                f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
+                f"{death.exit_code} and the words: {death.last_words or 'none'}"
+            )
+            log.error("giving up: %s", reason)
+            self.enter(Failed(reason))
+            return
+        log.error(
+            "the %s ended with exit code %s; starting again in %g s", self._name, death.exit_code, delay_s
+        )
+        words = f": {death.last_words}" if death.last_words else ""
+        self.enter(Loading("restart", None, f"after exit code {death.exit_code}{words}"))
+        await asyncio.sleep(delay_s)
