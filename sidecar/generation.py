@@ -4,7 +4,7 @@ Values only: frozen, no I/O, the standard library alone. Both dialects of the AP
 both engines read them, and an answer comes back as one stream of events:
 
     Started                 the engine took the request; nothing has been computed for the client
-    Delta ...               text of one choice, never cutting a character
+    Delta ...               text or a piece of a tool call of one choice, never cutting a character
     Finished                one for each choice
     Done                    the token counts; the last event
 
@@ -13,21 +13,65 @@ An error before `Started` is an answer of its own; after it, it ends the stream 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+ToolChoice = Literal["none", "auto", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a message, as the bytes of its file, behind the first `at` characters of the text."""
+
+    data: bytes
+    media_type: str
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model made in an earlier turn. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. `content` is plain text: control tokens in it stay text."""
+    """One turn of a conversation. `content` is plain text: control tokens in it stay text.
+
+    `tool_calls` belong to the assistant's turns, `tool_call_id` to the turn of a tool that answers one.
+    """
 
     role: Role
     content: str
     name: str | None = None
+    images: tuple[Image, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What the model may call. `parameters` is the JSON schema of the arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The functions on offer. `only` names the one that must be called; `parallel` allows several."""
+
+    functions: tuple[Function, ...]
+    choice: ToolChoice = "auto"
+    only: str | None = None
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +111,17 @@ class GenerationRequest:
     n: int = 1
     logprobs: int | None = None
     deadline_s: float = 60.0
+    tools: Tools | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation; empty when the prompt is text or token ids."""
+        return tuple(item for item in self.prompt if isinstance(item, Message))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Every picture of the conversation, in order."""
+        return tuple(image for message in self.messages for image in message.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +170,23 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """A piece of one tool call: the first one of an `index` has `id` and `name`, all may have arguments."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of one choice."""
+    """New text of one choice, or a piece of a tool call."""
 
     choice: int
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool: ToolDelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +209,7 @@ Event = Started | Delta | Finished | Done
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet: `phase` is download, load, warmup or restart; `progress` 0..1 where known."""
+    """Not ready yet: `phase` is download, quantize, load, warmup or restart; `progress` 0..1 where known."""
 
     phase: str
     progress: float | None = None
@@ -170,7 +236,21 @@ class Failed:
     exit_code: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """No model is held, on request; its memory is free."""
+
+
 EngineState = Loading | Ready | Failed
+ServiceState = EngineState | Unloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector for each input, in order, and the tokens of all inputs."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,3 +302,6 @@ class Engine(Protocol):
         `price` was called before with the same request. Any SidecarError may be raised. Closing
         the iterator cancels the work and returns only when the engine has let go of it.
         """
+
+    async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
+        """The vector of each text or list of token ids. Raises Unsupported where there are none."""

@@ -48,11 +48,15 @@ CLOSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What is served, in the words of `/v1/models`: `id`, other names it answers to."""
+    """What is served, in the words of `/v1/models`: `id`, other names it answers to, what it can do."""
 
     id: str
     aliases: tuple[str, ...] = ()
     title: str = ""
+    tools: bool = False
+    vision: bool = False
+    embeddings: bool = False
+    image_hosts: tuple[str, ...] = ()
 
     def answers_to(self, name: str) -> bool:
         """Whether a request for `name` means this model."""

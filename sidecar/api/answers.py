@@ -19,6 +19,8 @@ from sidecar.generation import (
     GenerationRequest,
     Started,
     TokenLogprob,
+    ToolCall,
+    ToolDelta,
     Usage,
 )
 from sidecar.service import CLOSE_SECONDS, Service
@@ -31,6 +33,14 @@ class Choice:
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     reason: FinishReason = "stop"
+    calls: list[ToolCall] = field(default_factory=list)
+
+    def add(self, piece: ToolDelta) -> None:
+        """Take the next piece of a tool call; a new index begins a new call."""
+        if piece.index >= len(self.calls):
+            self.calls.append(ToolCall(piece.id or "", piece.name or "", ""))
+        call = self.calls[piece.index]
+        self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
 
 
 async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choice], Usage]:
@@ -42,6 +52,8 @@ async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choi
         if isinstance(event, Delta):
             parts[event.choice].append(event.text)
             found[event.choice].logprobs.extend(event.logprobs)
+            if event.tool is not None:
+                found[event.choice].add(event.tool)
         elif isinstance(event, Finished):
             found[event.choice].reason = event.reason
         elif isinstance(event, Done):

@@ -39,16 +39,18 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_STEP))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-async def json_object(request: Request, deadline_s: float = BODY_SECONDS) -> dict[str, Any]:
-    """The body as a JSON object, arrived within the deadline.
+async def json_object(
+    request: Request, deadline_s: float = BODY_SECONDS, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """The body as a JSON object of at most `max_bytes`, arrived within the deadline.
 
     Raises Refusal (408, 413, 415), BadRequest, or ClientGone.
     """
     _check_type(request)
-    _check_declared_size(request)
+    _check_declared_size(request, max_bytes)
     try:
         async with asyncio.timeout(deadline_s):
-            raw = await _read(request)
+            raw = await _read(request, max_bytes)
     except TimeoutError:
         raise _slow(deadline_s) from None
     except ClientDisconnect:
@@ -91,26 +93,26 @@ def _check_type(request: Request) -> None:
         raise _wrong_type(request, "Content-Encoding is not supported; send plain JSON.")
 
 
-def _check_declared_size(request: Request) -> None:
+def _check_declared_size(request: Request, max_bytes: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and len(declared) < 20:
-        if int(declared) > DISCARD_BYTES:
-            raise _too_large({"connection": "close"})
+        if int(declared) > max(DISCARD_BYTES, max_bytes):
+            raise _too_large(max_bytes, {"connection": "close"})
     elif declared:
-        raise _too_large({"connection": "close"})
+        raise _too_large(max_bytes, {"connection": "close"})
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > DISCARD_BYTES:
-            raise _too_large({"connection": "close"})
-        if size <= MAX_BYTES:
+        if size > max(DISCARD_BYTES, max_bytes):
+            raise _too_large(max_bytes, {"connection": "close"})
+        if size <= max_bytes:
             parts.append(part)
-    if size > MAX_BYTES:
-        raise _too_large({})
+    if size > max_bytes:
+        raise _too_large(max_bytes, {})
     return b"".join(parts)
 
 
@@ -158,8 +160,8 @@ def _wrong_type(request: Request, problem: str) -> Refusal:
     return Refusal(415, "unsupported_media_type", hint)
 
 
-def _too_large(headers: dict[str, str]) -> Refusal:
-    text = f"The body is larger than {MAX_BYTES} bytes, the most that is accepted."
+def _too_large(max_bytes: int, headers: dict[str, str]) -> Refusal:
+    text = f"The body is larger than {max_bytes} bytes, the most that is accepted."
     return Refusal(413, "request_too_large", text, headers=headers)
 
 

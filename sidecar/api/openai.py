@@ -11,8 +11,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sidecar.api import images
 from sidecar.api.answers import Choice, collect, together
-from sidecar.api.body import json_object
+from sidecar.api.body import MAX_BYTES, json_object
 from sidecar.api.disconnect import unless_gone
 from sidecar.api.docs import body_of
 from sidecar.api.fields import split_known
@@ -21,9 +22,10 @@ from sidecar.api.prompts import prompts
 from sidecar.api.render import ChatRender, Options, Render, TextRender
 from sidecar.api.schema import ChatBody, CompletionBody, OpenAIBody, validate
 from sidecar.api.sse import EventStream, frames
+from sidecar.api.tools import tools
 from sidecar.errors import BadRequest, UnknownModel, Unsupported
 from sidecar.generation import Event, GenerationRequest, Ready, Usage
-from sidecar.service import Service
+from sidecar.service import ServedModel, Service
 
 
 def router(service: Service, ping_s: float) -> APIRouter:
@@ -41,9 +43,10 @@ def router(service: Service, ping_s: float) -> APIRouter:
 
     @routes.post("/chat/completions", response_model=None, openapi_extra=body_of(ChatBody))
     async def chat(request: Request) -> Response:
-        fields, headers = split_known(await json_object(request), ChatBody)
+        size = images.MAX_BODY_BYTES if service.model.vision else MAX_BYTES
+        fields, headers = split_known(await json_object(request, max_bytes=size), ChatBody)
         body = validate(ChatBody, fields)
-        generation = chat_request(body)
+        generation = await images.decoded(chat_request(body, service.model))
         _check_model(service, body.model)
         asked = body.logprobs
         render = ChatRender(generation.id, service.model.id, _options(body, asked))
@@ -62,10 +65,14 @@ def router(service: Service, ping_s: float) -> APIRouter:
     return routes
 
 
-def chat_request(body: ChatBody) -> GenerationRequest:
-    """The body in the engine's words; BadRequest or Unsupported where fields disagree."""
+def chat_request(body: ChatBody, model: ServedModel) -> GenerationRequest:
+    """The body in the engine's words.
+
+    Raises BadRequest where fields disagree, Unsupported for what this model can not do.
+    """
     _check_stream_options(body)
     _refuse_for_now(body)
+    offered = tools(body.tools, body.tool_choice, body.parallel_tool_calls, supported=model.tools)
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise BadRequest(
@@ -76,13 +83,14 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         raise BadRequest("`top_logprobs` needs `logprobs`: true.", param="top_logprobs")
     return GenerationRequest(
         id=f"chatcmpl-{uuid.uuid4().hex}",
-        prompt=conversation(body.messages),
+        prompt=conversation(body.messages, vision=model.vision, tools=model.tools),
         max_tokens=limits.pop() if limits else None,
         sampling=body.sampling(),
         stop=body.stop,
         n=body.n,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         deadline_s=body.timeout,
+        tools=offered,
     )
 
 
@@ -153,10 +161,6 @@ def _check_stream_options(body: OpenAIBody) -> None:
 
 
 def _refuse_for_now(body: ChatBody) -> None:
-    if body.tools not in (None, []):
-        raise Unsupported("`tools` are not supported by this version.", param="tools")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise Unsupported("`tool_choice` is not supported by this version.", param="tool_choice")
     if body.response_format not in (None, {"type": "text"}):
         raise Unsupported(
             '`response_format` other than {"type": "text"} is not supported by this version.',

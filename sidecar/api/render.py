@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sidecar.api.answers import Choice
-from sidecar.generation import Delta, Finished, TokenLogprob, Usage
+from sidecar.generation import Delta, Finished, TokenLogprob, ToolCall, ToolDelta, Usage
 
 IMPOSSIBLE = -9999.0
 
@@ -98,15 +98,21 @@ class ChatRender(Render):
 
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
         """A whole message."""
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        if choice.calls:
+            message["content"] = choice.text or None
+            message["tool_calls"] = [_call(call) for call in choice.calls]
         return {
             "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(choice.logprobs),
             "finish_reason": choice.reason,
         }
 
     def delta(self, event: Delta) -> dict[str, Any]:
         """New text."""
+        if event.tool is not None:
+            return _chunk(event.choice, {"tool_calls": [_piece(event.tool)]})
         found = _chunk(event.choice, {"content": event.text})
         if self.options.with_logprobs:
             found["logprobs"] = self._logprobs(event.logprobs)
@@ -183,6 +189,22 @@ def _finite(logprob: float) -> float:
 
 def _chunk(index: int, delta: dict[str, Any]) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def _piece(piece: ToolDelta) -> dict[str, Any]:
+    """The first piece of a call names it; the others continue its arguments."""
+    if piece.id is None:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    whole = ToolCall(piece.id, piece.name or "", piece.arguments)
+    return {"index": piece.index, **_call(whole)}
 
 
 def _chat_logprob(token: TokenLogprob) -> dict[str, Any]:

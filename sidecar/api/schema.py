@@ -169,6 +169,7 @@ class ChatBody(OpenAIBody):
     top_logprobs: Annotated[Int | None, Field(ge=0, le=20)] = None
     tools: Anything = None
     tool_choice: Anything = None
+    parallel_tool_calls: bool = True
     response_format: Anything = None
 
 

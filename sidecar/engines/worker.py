@@ -21,10 +21,11 @@ from sidecar import errors
 from sidecar.engines.boot import Boot, Item, as_error, released
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
-from sidecar.errors import EngineCrashed, EngineStalled, SidecarError
+from sidecar.errors import EngineCrashed, EngineStalled, SidecarError, Unsupported
 from sidecar.generation import (
     Delta,
     Done,
+    Embeddings,
     EngineState,
     EngineStats,
     Event,
@@ -145,6 +146,10 @@ class WorkerEngine:
             self._opened.pop(request.id, None)
             if boot.cancel(request):
                 await released(inbox)
+
+    async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:  # noqa: ARG002 - the protocol
+        """Not here: the transformers engine generates text alone."""
+        raise Unsupported("This model makes no embeddings.", param="model")
 
     async def _prepare(self, request: GenerationRequest) -> Opened:
         while True:

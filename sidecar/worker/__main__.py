@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from sidecar.errors import (
     BadRequest,
-    ContextOverflow,
     EngineFault,
     NoMemoryNow,
     SidecarError,
@@ -146,16 +145,13 @@ class Texts:
     def _priced(self, prepare: Prepare) -> tuple[Job, Price]:
         from sidecar.worker.choice import Job
 
-        self._check_length(prepare)
-        ids = self._model.tokens.encode(prepare)
-        for token, _ in prepare.sampling.logit_bias:
-            if not 0 <= token < self._model.tokens.vocabulary:
-                raise BadRequest(
-                    f"logit_bias names token {token}; the vocabulary ends at "
-                    f"{self._model.tokens.vocabulary - 1}.",
-                    param="logit_bias",
-                )
-        max_tokens = self._answer_room(len(ids), prepare.max_tokens)
+        texts = [prepare.text or "", *(m.content for m in prepare.messages or ())]
+        tokens, room = self._model.tokens, self._config.context
+        context.check_length(texts, tokens.longest_token_bytes, prepare.max_tokens, room)
+        ids = tokens.encode(prepare)
+        context.check_biases(prepare.sampling.logit_bias, tokens.vocabulary)
+        default = self._config.default_max_tokens
+        max_tokens = context.answer_tokens(len(ids), prepare.max_tokens, default, room)
         pages = prepare.n * -(-(len(ids) + max_tokens - 1) // self._model.plan.page_tokens)
         if pages > self._model.plan.pages:
             raise BadRequest(
@@ -166,22 +162,6 @@ class Texts:
         seed = prepare.sampling.seed
         job = Job(prepare, ids, max_tokens, secrets.randbits(63) if seed is None else seed)
         return job, Price(len(ids), max_tokens, pages)
-
-    def _check_length(self, prepare: Prepare) -> None:
-        """A text so long that no tokenising could make it fit is refused without doing it."""
-        texts = [prepare.text or "", *(m.content for m in prepare.messages or ())]
-        size = sum(len(text.encode()) for text in texts)
-        least = size // self._model.tokens.longest_token_bytes
-        if least > self._config.context:
-            raise ContextOverflow.of(least, prepare.max_tokens or 1, self._config.context)
-
-    def _answer_room(self, prompt_tokens: int, asked: int | None) -> int:
-        context = self._config.context
-        left = context - prompt_tokens
-        wanted = min(self._config.default_max_tokens, max(left, 1)) if asked is None else asked
-        if wanted > left:
-            raise ContextOverflow.of(prompt_tokens, wanted, context)
-        return wanted
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from sidecar.context import check_ids
 from sidecar.errors import BadRequest
 from sidecar.generation import Message, TokenLogprob
 from sidecar.stops import StopMatcher
@@ -44,7 +45,8 @@ class Tokens:
         if prepare.messages is not None:
             ids = self._chat(prepare.messages)
         elif prepare.token_ids is not None:
-            ids = self._checked(prepare.token_ids)
+            check_ids(prepare.token_ids, self.vocabulary)
+            ids = list(prepare.token_ids)
         else:
             ids = self.backend.encode(prepare.text or "").ids
         if not ids:
@@ -56,15 +58,6 @@ class Tokens:
         (token, score), *others = scored
         text, raw = self._piece(token)
         return TokenLogprob(text, raw, score, tuple((*self._piece(i), s) for i, s in others))
-
-    def _checked(self, ids: Sequence[int]) -> list[int]:
-        for token in ids:
-            if not 0 <= token < self.vocabulary:
-                raise BadRequest(
-                    f"Token id {token} is outside the vocabulary (0 to {self.vocabulary - 1}).",
-                    param="prompt",
-                )
-        return list(ids)
 
     def _chat(self, messages: Sequence[Message]) -> list[int]:
         if not self._pretrained.chat_template:

@@ -1,0 +1,92 @@
+"""One life of llama-server: its process, its port, and when it was last heard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sidecar.engines.child import Child
+from sidecar.engines.llama_client import LlamaClient
+from sidecar.errors import EngineCrashed, SidecarError
+
+LEASH = str(Path(__file__).with_name("leash.py"))
+LOOK_SECONDS = 0.05
+_NOT_INHERITED = ("API_KEY", "HF_TOKEN", "LLAMA_API_KEY")
+
+
+class LlamaBoot:
+    """See the module. `cause` is what the requests are told that were under way when it ended."""
+
+    def __init__(self, child: Child, client: LlamaClient) -> None:
+        self.child = child
+        self.client = client
+        self.open_streams = 0
+        self.heard_at = time.monotonic()
+        self.cause: SidecarError = EngineCrashed("The engine died while it worked on this request.")
+        self.gone = asyncio.Event()
+
+    @classmethod
+    async def start(
+        cls, command: Callable[[int], Sequence[str]], environment: Mapping[str, str]
+    ) -> LlamaBoot:
+        """Start `command(port)` on a free port of loopback, with a key that only we have."""
+        port, key = _free_port(), secrets.token_urlsafe(32)
+        # In its environment and not on the command line, which every user of the machine can read.
+        env = {**inherited(), **environment, "LLAMA_API_KEY": key}
+        leash = (sys.executable, "-I", "-S", LEASH, str(os.getpid()))
+        child = await Child.start((*leash, *command(port)), env=env)
+        return cls(child, LlamaClient(port, key))
+
+    async def healthy(self, deadline_s: float) -> bool:
+        """Wait until it has loaded its model; False when it ended, or took longer than that."""
+        ended = asyncio.ensure_future(self.child.ended())
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not ended.done():
+                    if await self.client.healthy():
+                        return True
+                    await asyncio.wait([ended], timeout=LOOK_SECONDS)
+        except TimeoutError:
+            return False
+        finally:
+            ended.cancel()
+        return False
+
+    def heard(self) -> None:
+        """It sent something that only its loop can send."""
+        self.heard_at = time.monotonic()
+
+    def silent_s(self) -> float:
+        """For how long it has said nothing although an answer is owed; 0 when none is."""
+        if not self.open_streams:
+            self.heard()
+        return time.monotonic() - self.heard_at
+
+    async def close(self, grace_s: float) -> int:
+        """End it, if it has not ended, and whatever waits for it; the exit code."""
+        self.gone.set()
+        code = await self.child.stop(grace_s)
+        await self.client.close()
+        return code
+
+
+def inherited() -> dict[str, str]:
+    """Our own environment without what would overrule the command line, and without secrets."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NOT_INHERITED and not name.startswith("LLAMA_ARG_")
+    }
+
+
+def _free_port() -> int:
+    """A port that nobody had a moment ago; who loses it in between is started again on another."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

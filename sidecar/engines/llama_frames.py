@@ -1,0 +1,270 @@
+"""What comes back from llama-server, as events. Pure: bytes in, events and errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sidecar import errors
+from sidecar.errors import BadRequest, EngineFault, NotReady, OutOfMemory, SidecarError
+from sidecar.generation import (
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    TokenLogprob,
+    ToolDelta,
+)
+from sidecar.stops import StopMatcher
+
+# A frame of one token is a few hundred bytes; with 20 alternatives, some thousands.
+MAX_FRAME_BYTES = 1 << 20
+
+
+class _Probability(msgspec.Struct):
+    token: str = ""
+    bytes: list[int] = []
+    logprob: float = 0.0
+    top_logprobs: list[_Probability] = []
+
+
+class _Timings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    predicted_n: int = 0
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    type: str = ""
+    code: int = 500
+
+
+class _Completion(msgspec.Struct):
+    content: str = ""
+    stop: bool = False
+    stop_type: str = ""
+    tokens_predicted: int = 0
+    completion_probabilities: list[_Probability] = []
+    timings: _Timings | None = None
+    error: _Error | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
+class _ChatDelta(msgspec.Struct):
+    content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Probability] | None = None
+
+
+class _ChatChoice(msgspec.Struct):
+    delta: _ChatDelta = msgspec.field(default_factory=_ChatDelta)
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class _ChatUsage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Chat(msgspec.Struct):
+    choices: list[_ChatChoice] = []
+    usage: _ChatUsage | None = None
+    timings: _Timings | None = None
+    error: _Error | None = None
+
+
+_completion = msgspec.json.Decoder(_Completion)
+_chat = msgspec.json.Decoder(_Chat)
+_LENGTH = frozenset({"limit", "length"})
+
+
+class CompletionChoice:
+    """One choice out of `/completion`: its frames become events.
+
+    Stop strings are looked for here and not there: there, the tokens of text that is held back lose
+    their own text in the log probabilities, and which of two strings wins is decided otherwise.
+    """
+
+    def __init__(self, choice: int, request: GenerationRequest) -> None:
+        self._choice = choice
+        self._alternatives = request.logprobs
+        self._stops = StopMatcher(request.stop)
+        self.complete = False
+        self.prompt_tokens: int | None = None
+        self.completion_tokens = 0
+        self.cached_tokens = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is wanted."""
+        return self.complete
+
+    def feed(self, frame: bytes) -> list[Event]:
+        """The events of one frame. Raises the SidecarError that the frame reports."""
+        found = _decoded(_completion, frame)
+        if found.error is not None:
+            raise upstream_error(found.error.code, found.error.type, found.error.message)
+        self.completion_tokens = found.tokens_predicted or self.completion_tokens
+        if found.timings is not None:
+            self.cached_tokens = found.timings.cache_n
+        logprobs = _logprobs(found.completion_probabilities, self._alternatives)
+        text = self._stops.feed(found.content)
+        if self._stops.hit:
+            return self._finished(text, logprobs, "stop")
+        if found.stop:
+            reason: FinishReason = "length" if found.stop_type in _LENGTH else "stop"
+            return self._finished(text + self._stops.flush(), logprobs, reason)
+        return [Delta(self._choice, text, logprobs)] if text or logprobs else []
+
+    def _finished(self, text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason) -> list[Event]:
+        self.complete = True
+        last: list[Event] = [Delta(self._choice, text, logprobs)] if text or logprobs else []
+        return [*last, Finished(self._choice, reason)]
+
+
+class ChatChoice:
+    """One choice out of `/v1/chat/completions`: text, pieces of tool calls, or both."""
+
+    def __init__(self, choice: int, request: GenerationRequest) -> None:
+        self._choice = choice
+        self._alternatives = request.logprobs
+        self._stops = StopMatcher(request.stop)
+        self._known: set[int] = set()
+        self._counted = False
+        self.complete = False
+        self.prompt_tokens: int | None = None
+        self.completion_tokens = 0
+        self.cached_tokens = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is wanted; the token counts come behind the end of the text."""
+        return self.complete and (self._counted or self._stops.hit)
+
+    def feed(self, frame: bytes) -> list[Event]:
+        """The events of one frame. Raises the SidecarError that the frame reports."""
+        found = _decoded(_chat, frame)
+        if found.error is not None:
+            raise upstream_error(found.error.code, found.error.type, found.error.message)
+        self._count(found)
+        events: list[Event] = []
+        for choice in found.choices:
+            if not self.complete:
+                events += self._events(choice)
+        return events
+
+    def _count(self, found: _Chat) -> None:
+        if found.timings is not None:
+            self.cached_tokens = found.timings.cache_n
+            self.completion_tokens = found.timings.predicted_n or self.completion_tokens
+        if found.usage is not None:
+            self._counted = True
+            self.prompt_tokens = found.usage.prompt_tokens
+            self.completion_tokens = found.usage.completion_tokens
+
+    def _events(self, choice: _ChatChoice) -> list[Event]:
+        events: list[Event] = []
+        text = self._stops.feed(choice.delta.content or "")
+        reason: FinishReason | None = "stop" if self._stops.hit else None
+        if reason is None and choice.finish_reason is not None:
+            text += self._stops.flush()
+            reason = _reason(choice.finish_reason)
+        logprobs = _logprobs((choice.logprobs and choice.logprobs.content) or [], self._alternatives)
+        if text or logprobs:
+            events.append(Delta(self._choice, text, logprobs))
+        events += [Delta(self._choice, "", tool=self._piece(call)) for call in choice.delta.tool_calls or []]
+        if reason is not None:
+            self.complete = True
+            events.append(Finished(self._choice, reason))
+        return events
+
+    def _piece(self, call: _Call) -> ToolDelta:
+        arguments = call.function.arguments or ""
+        if call.index in self._known:
+            return ToolDelta(call.index, arguments=arguments)
+        self._known.add(call.index)
+        return ToolDelta(call.index, call.id or f"call_{call.index}", call.function.name, arguments)
+
+
+def upstream_error(status: int, type: str, message: str) -> SidecarError:
+    """What an error of llama-server is in our words. Its own text is shown, shortened: it names limits."""
+    text = " ".join(message.split())[:300]
+    if type == "exceed_context_size_error":
+        return errors.ContextOverflow(f"The prompt does not fit the context: {text}.", param="messages")
+    if "out of memory" in text.lower() or "failed to find free space in the KV" in text:
+        return OutOfMemory(f"The engine had no memory for this request: {text}")
+    if status == 503:
+        return NotReady(f"The engine is not ready: {text}", retry_after_s=5)
+    if 400 <= status < 500 and status != 401:
+        return BadRequest(f"The engine refuses the request: {text}")
+    return EngineFault(f"The engine failed: {text or 'no reason given'}")
+
+
+def error_of(status: int, body: bytes) -> SidecarError:
+    """The same of a whole response, whatever its body is."""
+    try:
+        found = msgspec.json.decode(body[:MAX_FRAME_BYTES])
+        fields: Mapping[str, Any] = found["error"]
+        return upstream_error(status, str(fields.get("type", "")), str(fields.get("message", "")))
+    except (msgspec.MsgspecError, LookupError, TypeError, AttributeError):
+        return upstream_error(status, "", f"status {status} without a reason")
+
+
+class SseFrames:
+    """Cuts a stream of server-sent events into the payloads of its `data:` lines.
+
+    `feed` may end anywhere. Raises EngineFault on a line without an end in sight.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Every payload that `data` completed, `[DONE]` included; comments are left out."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_FRAME_BYTES:
+            raise EngineFault(f"The engine sent a line of more than {MAX_FRAME_BYTES} bytes.")
+        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+
+def _decoded(decoder: Any, frame: bytes) -> Any:
+    try:
+        return decoder.decode(frame)
+    except msgspec.MsgspecError as error:
+        raise EngineFault(f"The engine sent a frame that can not be read: {str(error)[:120]}.") from None
+
+
+def _reason(finish_reason: str) -> FinishReason:
+    if finish_reason in _LENGTH:
+        return "length"
+    return "tool_calls" if finish_reason == "tool_calls" else "stop"
+
+
+def _logprobs(found: list[_Probability], alternatives: int | None) -> tuple[TokenLogprob, ...]:
+    if alternatives is None:
+        return ()
+    return tuple(
+        TokenLogprob(p.token, bytes(p.bytes), p.logprob, _top(p.top_logprobs[:alternatives])) for p in found
+    )
+
+
+def _top(found: list[_Probability]) -> tuple[tuple[str, bytes, float], ...]:
+    return tuple((p.token, bytes(p.bytes), p.logprob) for p in found)

@@ -1,0 +1,97 @@
+"""Prompts as token ids, by llama-server's own template and tokenizer.
+
+In a conversation only the template writes control tokens. Where a client's words spell one
+(`<|im_end|>`), a mark is put behind its first character before the template is rendered, and the
+rendered text is tokenised piece by piece between the marks: the same as in `sidecar.worker.tokens`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sidecar import context
+from sidecar.engines.llama_bodies import message_fields, tool_fields
+from sidecar.engines.llama_client import LlamaClient
+from sidecar.errors import BadRequest
+from sidecar.generation import GenerationRequest, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What of a model's vocabulary is of use here; `control` are the texts of its control tokens."""
+
+    size: int
+    longest_token_bytes: int
+    control: Sequence[str] = ()
+
+
+class Prompts:
+    """Prices prompts with the help of one llama-server."""
+
+    def __init__(self, client: LlamaClient, vocabulary: Vocabulary) -> None:
+        self._client = client
+        self._vocabulary = vocabulary
+        spelled = sorted(map(re.escape, filter(None, vocabulary.control)), key=len, reverse=True)
+        # Matches one character: the first of a control token, overlapping ones included.
+        self._control = re.compile(f"(?=(?:{'|'.join(spelled)}))(.)", re.DOTALL) if spelled else None
+
+    async def ids(self, request: GenerationRequest, room: int) -> tuple[int, ...]:
+        """The prompt's ids, at least one. Raises BadRequest naming the field, or ContextOverflow."""
+        context.check_biases(request.sampling.logit_bias, self._vocabulary.size)
+        if isinstance(request.prompt, str):
+            texts: Sequence[str] = [request.prompt]
+        else:
+            texts = [message.content for message in request.messages]
+        context.check_length(texts, self._vocabulary.longest_token_bytes, request.max_tokens, room)
+        ids = await self._ids(request)
+        if not ids:
+            raise BadRequest("The prompt is empty: at least one token is needed.", param="prompt")
+        return ids
+
+    def unmarked(self, request: GenerationRequest) -> GenerationRequest:
+        """The conversation with every spelled control token broken by an invisible character.
+
+        For the route that takes text alone: there, nothing else keeps words from becoming a turn.
+        """
+        turns = tuple(self._with(message, "\u200b") for message in request.messages)
+        return replace(request, prompt=turns) if self._control else request
+
+    async def _ids(self, request: GenerationRequest) -> tuple[int, ...]:
+        if isinstance(request.prompt, str):
+            return await self._tokenised([request.prompt])
+        if not request.messages:
+            ids = tuple(item for item in request.prompt if isinstance(item, int))
+            context.check_ids(ids, self._vocabulary.size)
+            return ids
+        mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
+        rendered = await self._rendered(request, mark)
+        return await self._tokenised(rendered.split(mark))
+
+    async def _rendered(self, request: GenerationRequest, mark: str) -> str:
+        turns = [message_fields(replace(self._with(m, mark), images=())) for m in request.messages]
+        try:
+            answer = await self._client.post(
+                "/apply-template", {"messages": turns, **tool_fields(request.tools)}
+            )
+        except BadRequest as error:
+            raise BadRequest(
+                f"The model's chat template refuses these messages: {error.message}", param="messages"
+            ) from None
+        return str(answer.get("prompt", ""))
+
+    async def _tokenised(self, pieces: Sequence[str]) -> tuple[int, ...]:
+        """Each piece on its own; what stands before a text (BOS) stands before the first."""
+        body: dict[str, Any] = {"content": list(pieces), "add_special": True, "parse_special": True}
+        answer = await self._client.post("/tokenize", body)
+        return tuple(answer.get("tokens", ()))
+
+    def _with(self, message: Message, mark: str) -> Message:
+        name = None if message.name is None else self._marked(message.name, mark)
+        return replace(message, content=self._marked(message.content, mark), name=name)
+
+    def _marked(self, text: str, mark: str) -> str:
+        return self._control.sub(lambda match: match[1] + mark, text) if self._control else text
