@@ -81,8 +81,8 @@ def serve(argv: Sequence[str]) -> int:
 
 def _download(argv: Sequence[str]) -> int:
     from sidecar import weights
-    from sidecar.profiles import load_registry
     from sidecar.progress import shown
+    from sidecar.registry import load_registry
     from sidecar.settings import load
 
     settings = load(argv, os.environ)

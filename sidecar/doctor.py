@@ -16,7 +16,8 @@ from typing import Any, Literal
 from sidecar import gpu, weights
 from sidecar.budget import MIB
 from sidecar.errors import StartError
-from sidecar.profiles import Profile, load_registry
+from sidecar.profiles import Profile
+from sidecar.registry import load_registry
 from sidecar.serve import listening
 from sidecar.settings import Settings
 

@@ -1,31 +1,38 @@
-"""The registry: every model that can be served, and how. The only source of truth.
+"""What a profile is: the blocks of `config/llm_profiles.yaml`, checked, and what follows from them.
 
-Reads YAML, knows nothing of engines or of the environment. Everything that can be wrong with the
-file or with a choice is one ConfigError of one line.
+Knows nothing of files, engines or the environment. What can not be used is a ValueError whose text
+is meant for people; `sidecar.registry` makes it one line with the profile's name.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sidecar.errors import ConfigError
-
-MAX_FILE_BYTES = 1024 * 1024
-MAX_PROFILES = 1000
 OWN_CONTEXT = 4096
+EMBEDDED = "embedded"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Quantization = Literal["auto", "none", "8bit", "4bit"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "iq4_nl", "q4_1", "q4_0"]
+# What a number may be that llama-server and torch hold in 32 bits.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+# Below the root or the repository that it is looked for in, never beside it.
+GgufName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*\.gguf$")]
+HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$")]
+
+
+def _switch(value: object) -> object:
+    """YAML reads a bare `on` and `off` as a truth value."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["on", "off", "auto"], BeforeValidator(_switch)]
 
 
 class _Block(BaseModel):
@@ -35,28 +42,85 @@ class _Block(BaseModel):
 class Gpu(_Block):
     """How much of which cards. `max_model_len` is the context, prompt and answer together."""
 
-    num_gpus: Annotated[int, Field(ge=0, le=64)] = 1
-    tensor_parallel_size: Count = 1
-    device_ids: list[Annotated[int, Field(ge=0)]] = []
-    max_model_len: Count = OWN_CONTEXT
-    max_batch_tokens: Count = 512
-    max_concurrent_requests: Count = 8
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    num_gpus: Annotated[int, Field(ge=0, le=64)] | None = None
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] | None = None
+    device_ids: list[Annotated[int, Field(ge=0, le=1023)]] = []
+    max_model_len: Count | None = None
+    max_batch_tokens: Count | None = None
+    max_concurrent_requests: Count | None = None
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def cards(self) -> int:
+        """How many cards it is spread over; 0 is the CPU."""
+        if self.device_ids:
+            return len(self.device_ids)
+        return 1 if self.num_gpus is None else self.num_gpus
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Gpu:
+        if len(set(self.device_ids)) != len(self.device_ids):
+            raise ValueError(f"device_ids {self.device_ids} name a card twice")
+        if self.device_ids and self.num_gpus not in (None, len(self.device_ids)):
+            raise ValueError(f"num_gpus {self.num_gpus} and device_ids {self.device_ids} disagree")
+        return self
 
 
 class LlamaCpp(_Block):
-    """What llama-server is started with. Kept as it is in the registries that exist."""
+    """What llama-server is started with. What is not set is left to llama-server.
+
+    The file is `model_path` (a path, or `embedded`), else `hf_filename`: below `model_root`, or in the
+    hub's cache where there is no root; fetched from `hf_repo_id` when it is not there. `ctx_size` is
+    the context of one request. `n_gpu_layers` -1 is all of them, as is none given.
+    """
 
     model_root: str = ""
-    hf_repo_id: str = ""
-    hf_filename: str = ""
+    hf_repo_id: HubId | None = None
+    hf_filename: GgufName | None = None
+    hf_revision: Text | None = None
+    sha256: Sha256 | None = None
+    model_path: Text | None = None
+    mmproj_filename: GgufName | None = None
+    mmproj_sha256: Sha256 | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     ctx_size: Count | None = None
-    n_gpu_layers: Annotated[int, Field(ge=-1)] | None = None
-    threads: Count | None = None
-    parallel: Count | None = None
+    n_gpu_layers: Annotated[int, Field(ge=-1, le=10_000)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    threads_batch: Annotated[int, Field(ge=1, le=1024)] | None = None
+    parallel: Annotated[int, Field(ge=1, le=1024)] | None = None
     batch_size: Count | None = None
+    ubatch_size: Count | None = None
+    flash_attn: Switch | None = None
+    cache_type_k: CacheType | None = None
+    cache_type_v: CacheType | None = None
+    tensor_split: list[Annotated[float, Field(ge=0)]] = []
+    split_mode: Literal["none", "layer", "row", "tensor"] | None = None
+    main_gpu: Annotated[int, Field(ge=0, le=1023)] | None = None
+    mlock: bool | None = None
+    mmap: bool | None = None
+    cpu_moe: bool = False
+    n_cpu_moe: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
+    chat_template_file: Text | None = None
+    image_hosts: list[HostName] = []
+    default_max_tokens: Count = 1024
+    ready_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    extra_args: list[Text] = []
+
+    @model_validator(mode="after")
+    def _names_a_file_that_can_be_served(self) -> LlamaCpp:
+        if self.model_path is None and self.hf_filename is None:
+            raise ValueError(
+                "no file is named; set hf_filename (with hf_repo_id or model_root) or model_path"
+            )
+        if self.model_path is None and not (self.hf_repo_id or self.model_root):
+            raise ValueError("hf_filename needs hf_repo_id (where from) or model_root (where it is)")
+        if self.cpu_moe and self.n_cpu_moe is not None:
+            raise ValueError("cpu_moe and n_cpu_moe exclude each other; set one of them")
+        if self.flash_attn == "off" and self.cache_type_v not in (None, "f32", "f16", "bf16"):
+            raise ValueError(f"cache_type_v {self.cache_type_v} needs flash attention; flash_attn is off")
+        return self
 
 
 class Transformers(_Block):
@@ -66,7 +130,7 @@ class Transformers(_Block):
     `kv_tokens` sizes the KV pool; without it the pool takes what the budget leaves.
     """
 
-    sources: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    sources: Annotated[list[Text], Field(min_length=1)]
     quantization: Quantization = "auto"
     default_max_tokens: Count = 1024
     kv_tokens: Count | None = None
@@ -74,10 +138,15 @@ class Transformers(_Block):
 
 
 class Profile(_Block):
-    """One model that can be served. `model_id` is its label in the API."""
+    """One model that can be served. `model_id` is its label in the API.
+
+    `vram_mib` is what it needs of all its cards together; None where nobody has said.
+    """
 
     name: str
     display_name: str = ""
+    description: str = ""
+    vram_mib: Annotated[int, Field(ge=1)] | None = None
     task_type: Literal["chat", "completion", "embedding"] = "chat"
     backend: Literal["transformers", "llamacpp"]
     model_id: Annotated[str, Field(min_length=1, max_length=200)]
@@ -89,180 +158,64 @@ class Profile(_Block):
     transformers: Transformers | None = None
 
     @model_validator(mode="after")
-    def _backend_has_its_block(self) -> Profile:
+    def _is_whole(self) -> Profile:
         if getattr(self, self.backend) is None:
             raise ValueError(f"backend `{self.backend}` needs a `{self.backend}:` block")
+        if self.task_type == "embedding" and not self.supports_embeddings:
+            raise ValueError("task_type `embedding` needs supports_embeddings: true")
+        if self.backend == "llamacpp":
+            _check_vision(self)
+            _check_cards(self)
         return self
 
     @property
     def context(self) -> int:
-        """Tokens of prompt and answer together."""
-        return self.gpu.max_model_len
+        """Tokens of prompt and answer together, of one request."""
+        given = [self.gpu.max_model_len]
+        if self.backend == "llamacpp" and self.llamacpp:
+            given.append(self.llamacpp.ctx_size)
+        return min((tokens for tokens in given if tokens is not None), default=OWN_CONTEXT)
 
+    @property
+    def slots(self) -> int:
+        """Requests at the same time.
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What the command line and the environment say over the profile; None is nothing."""
-
-    context: int | None = None
-    model_id: str | None = None
-    model_path: Path | None = None
-    quantization: Quantization | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Registry:
-    """All profiles of one file."""
-
-    path: Path
-    profiles: Mapping[str, Profile]
-
-    def select(self, name: str | None, overrides: Overrides | None = None) -> Profile:
-        """The profile to serve, overrides applied.
-
-        Without a name it is `embedded`, or one made on the spot when only a model is given.
+        One for llamacpp where nothing is said: there each slot has its whole context set aside.
         """
-        over = overrides or Overrides()
-        if name is None and (over.model_id or over.model_path):
-            return _apply(_own(over), over)
-        return _apply(self._find(name or "embedded"), over)
+        given = [self.gpu.max_concurrent_requests]
+        if self.backend == "llamacpp" and self.llamacpp:
+            given.append(self.llamacpp.parallel)
+        usual = 8 if self.backend == "transformers" else 1
+        return min((slots for slots in given if slots is not None), default=usual)
 
-    def _find(self, name: str) -> Profile:
-        if name in self.profiles:
-            return self.profiles[name]
-        near = difflib.get_close_matches(name, self.profiles, n=3, cutoff=0.4)
-        listed = near or sorted(self.profiles)[:5]
-        raise ConfigError(
-            f"LLM_PROFILE_NAME={_shown(name)}: no such profile in {self.path}; "
-            f"{'nearest' if near else 'there are'}: {', '.join(listed) or 'none'}"
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of prompts in one step of the transformers engine."""
+        return self.gpu.max_batch_tokens or 512
+
+    @property
+    def default_max_tokens(self) -> int:
+        """The length of an answer for which the request asks nothing."""
+        block = self.llamacpp if self.backend == "llamacpp" else self.transformers
+        assert block is not None
+        return block.default_max_tokens
+
+
+def _check_vision(profile: Profile) -> None:
+    assert profile.llamacpp is not None
+    if profile.supports_vision and profile.llamacpp.mmproj_filename is None:
+        raise ValueError("supports_vision needs llamacpp.mmproj_filename, the file that reads images")
+    if profile.llamacpp.mmproj_filename and not profile.supports_vision:
+        raise ValueError("llamacpp.mmproj_filename needs supports_vision: true")
+
+
+def _check_cards(profile: Profile) -> None:
+    assert profile.llamacpp is not None
+    gpu, shares = profile.gpu, profile.llamacpp.tensor_split
+    if gpu.tensor_parallel_size not in (None, 1, gpu.cards):
+        raise ValueError(
+            f"gpu.tensor_parallel_size {gpu.tensor_parallel_size} and {gpu.cards} card(s) disagree; "
+            "llama-server spreads a model over all cards that it sees"
         )
-
-
-def load_registry(path: Path) -> Registry:
-    """Read and check the whole file; ConfigError names the profile and the field."""
-    data = _read(path)
-    profiles = data.get("profiles") if isinstance(data, dict) else None
-    if not isinstance(profiles, dict):
-        raise ConfigError(f"{path}: no top-level `profiles:` key with profiles under it")
-    if len(profiles) > MAX_PROFILES:
-        raise ConfigError(f"{path}: more than {MAX_PROFILES} profiles")
-    return Registry(path, {str(name): _profile(path, name, p) for name, p in profiles.items()})
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, without its silent choice between two equal keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                line = node.value[index][0].start_mark.line + 1
-                raise ConfigError(f"key {_shown(str(key))} appears twice (line {line})")
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # A few aliases of aliases expand to gigabytes; a registry needs none.
-        if self.check_event(yaml.AliasEvent):
-            raise ConfigError("aliases (`*name`) are not accepted")
-        return super().compose_node(parent, index)
-
-
-def _read(path: Path) -> object:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-        # A subclass of the safe loader: no tag of the file makes an object.
-        return yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)  # noqa: S506
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message.removeprefix(f'{path}: ')}") from None
-    except FileNotFoundError:
-        raise ConfigError(f"LLM_PROFILES_CONFIG_PATH={path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can not be read ({type(error).__name__})") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from None
-
-
-def _profile(path: Path, name: object, fields: object) -> Profile:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"{path}: {_shown(str(name))} is no name for a profile: {NAME.pattern}")
-    if not isinstance(fields, dict) or "name" in fields:
-        raise ConfigError(f"{path}: profile {name}: a mapping without `name` is expected")
-    try:
-        return Profile.model_validate({"name": name, **fields})
-    except ValidationError as error:
-        raise ConfigError(f"{path}: profile {name}: {_first(error)}") from None
-    except TypeError:
-        raise ConfigError(f"{path}: profile {name}: every key must be text") from None
-
-
-def _own(over: Overrides) -> Profile:
-    source = str(over.model_path or over.model_id)
-    label = Path(source.partition("@")[0]).name if over.model_path else source.partition("@")[0]
-    return Profile(
-        name="own",
-        display_name=source,
-        backend="transformers",
-        model_id=label[:200] or "model",
-        gpu=Gpu(max_model_len=_context_of(over.model_path)),
-        transformers=Transformers(sources=[source]),
-    )
-
-
-def _apply(profile: Profile, over: Overrides) -> Profile:
-    if over.model_path is not None:
-        _check_path(over.model_path)
-    if profile.backend == "llamacpp":
-        raise ConfigError(
-            f"profile {profile.name}: backend `llamacpp` is not available in this version; "
-            "choose a profile with backend `transformers`"
-        )
-    assert profile.transformers is not None
-    block: dict[str, Any] = {}
-    if source := over.model_path or over.model_id:
-        block["sources"] = [str(source)]
-    if over.quantization is not None:
-        block["quantization"] = over.quantization
-    gpu = {"max_model_len": over.context} if over.context is not None else {}
-    return profile.model_copy(
-        update={
-            "transformers": profile.transformers.model_copy(update=block),
-            "gpu": profile.gpu.model_copy(update=gpu),
-        }
-    )
-
-
-def _check_path(path: Path) -> None:
-    if path.suffix == ".gguf":
-        raise ConfigError(
-            f"MODEL_PATH={path}: GGUF files need the llamacpp backend, which is not available in "
-            "this version; give a folder with config.json and *.safetensors"
-        )
-    if not (path / "config.json").is_file():
-        raise ConfigError(f"MODEL_PATH={path}: a folder with config.json and *.safetensors is expected")
-
-
-def _context_of(path: Path | None) -> int:
-    """What the model was made for, but no more than a modest default."""
-    try:
-        config = json.loads((path / "config.json").read_text("utf-8")) if path else {}
-        made_for = config["max_position_embeddings"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return OWN_CONTEXT
-    usable = isinstance(made_for, int) and made_for > 0
-    return min(OWN_CONTEXT, made_for) if usable else OWN_CONTEXT
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(_shown(str(part)).strip("'") for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
-
-
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 64 else value[:64] + "...")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    if shares and len(shares) != gpu.cards:
+        raise ValueError(f"llamacpp.tensor_split has {len(shares)} shares for {gpu.cards} card(s)")

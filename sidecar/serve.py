@@ -28,8 +28,9 @@ from sidecar.errors import ConfigError, PortInUse
 from sidecar.gate import Gate
 from sidecar.generation import Failed, Ready
 from sidecar.metrics import Metrics
-from sidecar.profiles import Profile, load_registry
+from sidecar.profiles import Profile
 from sidecar.progress import Show
+from sidecar.registry import load_registry
 from sidecar.service import ServedModel, Service
 from sidecar.settings import Settings
 

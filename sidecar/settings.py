@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from sidecar import __version__
 from sidecar.errors import ConfigError
-from sidecar.profiles import Overrides, Quantization
+from sidecar.overrides import Overrides
+from sidecar.profiles import Quantization
 from sidecar.settings_table import TABLE, Setting
 
 EXIT_USAGE = 64

@@ -24,8 +24,8 @@ def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:
     return WorkerConfig(
         sources=tuple(block.sources),
         context=profile.context,
-        slots=profile.gpu.max_concurrent_requests,
-        batch_tokens=profile.gpu.max_batch_tokens,
+        slots=profile.slots,
+        batch_tokens=profile.batch_tokens,
         kv_tokens=block.kv_tokens,
         default_max_tokens=block.default_max_tokens,
         quantization=block.quantization,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.profiles import Overrides, Registry, load_registry
+from sidecar.overrides import Overrides
+from sidecar.registry import Registry, load_registry
 from sidecar.settings import DEFAULT_REGISTRY
 
 SEED = """
@@ -84,11 +85,6 @@ def test_the_third_seeds_example_loads_unchanged(tmp_path: Path) -> None:
     assert found.gpu.device_ids == [0, 1, 2, 3]
 
 
-def test_choosing_llamacpp_says_that_it_is_not_here_yet(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not available in this version"):
-        registry(tmp_path, SEED).select("deepseek-70b-gguf-atlas")
-
-
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'hermes-3-8b'.*nearest: hermes-3-8b-gptq"):
         load_registry(DEFAULT_REGISTRY).select("hermes-3-8b")
@@ -115,7 +111,7 @@ def test_a_model_of_ones_own_needs_no_profile(tmp_path: Path) -> None:
     assert (hub.model_id, hub.transformers.sources) == ("owner/name", ["owner/name@abc"])
 
 
-@pytest.mark.parametrize("name", ["missing", "model.gguf"])
+@pytest.mark.parametrize("name", ["missing", "model.bin"])
 def test_a_path_that_is_no_model(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"MODEL_PATH=.*{name}"):
         load_registry(DEFAULT_REGISTRY).select(None, Overrides(model_path=tmp_path / name))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.profiles import Overrides
+from sidecar.overrides import Overrides
 from sidecar.settings import Settings, env_template, load, readme_table
 from sidecar.settings_table import TABLE, size_mib
 

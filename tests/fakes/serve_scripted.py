@@ -16,7 +16,7 @@ from sidecar import logs
 from sidecar.api import create_app
 from sidecar.gate import Gate
 from sidecar.metrics import Metrics
-from sidecar.profiles import load_registry
+from sidecar.registry import load_registry
 from sidecar.serve import Parts, listening, run
 from sidecar.service import Service
 from sidecar.settings import Settings, load

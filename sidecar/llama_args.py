@@ -1,0 +1,218 @@
+"""The command line of llama-server, from a profile and from what the binary knows. Pure.
+
+A wish is a profile's key and the ways to say it, newest first. The first way that this build knows is
+taken, so a renamed flag is translated; a wish without a way is dropped where the build does the same
+by itself, and else refused by name before anything is started.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import ConfigError
+from sidecar.llama_denied import refusal
+from sidecar.llama_flags import LlamaFlags
+from sidecar.profiles import LlamaCpp, Profile
+
+# Every build since early 2024 takes a number; words (`all`) came later.
+ALL_LAYERS = 999
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaFiles:
+    """The files on disk; `mmproj` reads images, and is None where the profile has none."""
+
+    model: Path
+    mmproj: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """`key` is whose wish it is. Without `needed`, no way at all is fine too."""
+
+    key: str
+    ways: tuple[Words, ...]
+    needed: bool = True
+
+
+def llama_args(
+    profile: Profile,
+    files: LlamaFiles,
+    flags: LlamaFlags | None,
+    *,
+    port: int,
+    api_key_file: Path,
+    on_gpu: bool,
+) -> tuple[str, ...]:
+    """What follows the name of the binary.
+
+    `flags` None is a binary that can not be asked: then each wish is said in its newest way. Raises
+    ConfigError that names the flag, the profile's key and the build for a wish that has no way, and
+    for an argument of `extra_args` that is not accepted.
+    """
+    block = profile.llamacpp
+    assert block is not None
+    wishes = (
+        *_always(files, port, api_key_file),
+        *_offered(profile, block),
+        *_sizes(profile, block),
+        *(_on_cards(profile, block) if on_gpu else _on_cpu()),
+        *_memory(block, flags),
+    )
+    said = [word for wish in wishes for word in _said(wish, profile, flags)]
+    return (*said, *_extra(block.extra_args, profile, flags))
+
+
+def _always(files: LlamaFiles, port: int, api_key_file: Path) -> Iterator[_Wish]:
+    yield _one("the model", str(files.model), "--model", "-m")
+    if files.mmproj is not None:
+        yield _one("llamacpp.mmproj_filename", str(files.mmproj), "--mmproj", "-mm")
+    yield _one("the engine", "127.0.0.1", "--host")
+    yield _one("the engine", str(port), "--port")
+    # A key on the command line could be read by every user of the machine.
+    yield _one("the engine", str(api_key_file), "--api-key-file")
+    # A build without the flag has no such page, no such cache, or does it by default.
+    yield _nicety(("--no-ui",), ("--no-webui",))
+    yield _nicety(("--no-slots",))
+    yield _nicety(("--no-context-shift",))
+    yield _nicety(("--cache-ram", "0"), ("-cram", "0"))
+    # What the sidecar planned is what is done: no fitting, and each slot has its context to itself.
+    yield _nicety(("--fit", "off"))
+    yield _nicety(("--no-kv-unified",), ("-no-kvu",))
+    yield _nicety(("--metrics",))
+    yield _nicety(("--log-colors", "off"))
+
+
+def _offered(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
+    """What clients may ask for."""
+    yield _Wish("supports_tools", (("--jinja",),), needed=profile.supports_tools)
+    if profile.supports_embeddings:
+        yield _Wish("supports_embeddings", (("--embeddings",), ("--embedding",)))
+        # Only a model made for embeddings says itself how its tokens become one vector.
+        usual = None if profile.task_type == "embedding" else "mean"
+        yield from _set("llamacpp.pooling", block.pooling or usual, "--pooling")
+    yield from _set("llamacpp.chat_template_file", block.chat_template_file, "--chat-template-file")
+
+
+def _sizes(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
+    slots = str(profile.slots)
+    # llama-server divides its context among the slots; the profile's is one request's.
+    yield _one("llamacpp.ctx_size", str(profile.context * profile.slots), "--ctx-size", "-c")
+    yield _one("llamacpp.parallel", slots, "--parallel", "--n-parallel", "-np")
+    yield from _set("llamacpp.threads", block.threads, "--threads", "-t")
+    yield from _set("llamacpp.threads_batch", block.threads_batch, "--threads-batch", "-tb")
+    yield from _set("llamacpp.batch_size", block.batch_size, "--batch-size", "-b")
+    if block.ubatch_size is not None:
+        yield _one("llamacpp.ubatch_size", str(block.ubatch_size), "--ubatch-size", "-ub")
+    else:
+        yield from _set("gpu.max_batch_tokens", profile.gpu.max_batch_tokens, "--ubatch-size", "-ub")
+
+
+def _on_cards(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
+    asked = block.n_gpu_layers
+    layers = str(ALL_LAYERS if asked in (None, -1) else asked)
+    spelt = tuple((name, layers) for name in ("--gpu-layers", "--n-gpu-layers", "-ngl"))
+    # A build for CPUs alone may not list the flag: then only a number that was asked for is missed.
+    yield _Wish("llamacpp.n_gpu_layers", spelt, needed=asked is not None)
+    if block.split_mode is not None:
+        yield _one("llamacpp.split_mode", block.split_mode, "--split-mode", "-sm")
+    elif profile.gpu.tensor_parallel_size is not None:
+        mode = "none" if profile.gpu.tensor_parallel_size == 1 else "layer"
+        yield _one("gpu.tensor_parallel_size", mode, "--split-mode", "-sm")
+    if block.tensor_split:
+        shares = ",".join(f"{share:g}" for share in block.tensor_split)
+        yield _one("llamacpp.tensor_split", shares, "--tensor-split", "-ts")
+    yield from _set("llamacpp.main_gpu", block.main_gpu, "--main-gpu", "-mg")
+
+
+def _on_cpu() -> Iterator[_Wish]:
+    # Layers alone are not enough: a build for cards would still use them for long prompts.
+    yield _nicety(("--device", "none"), ("-dev", "none"))
+    yield _nicety(("--gpu-layers", "0"), ("--n-gpu-layers", "0"), ("-ngl", "0"))
+
+
+def _memory(block: LlamaCpp, flags: LlamaFlags | None) -> Iterator[_Wish]:
+    if block.flash_attn is not None:
+        # Older builds have a switch in place of the value, which is off unless said.
+        other = (("--flash-attn",), ("-fa",)) if block.flash_attn == "on" else ()
+        ways = (("--flash-attn", block.flash_attn), *other)
+        yield _Wish("llamacpp.flash_attn", ways, needed=block.flash_attn == "on")
+    yield from _set("llamacpp.cache_type_k", block.cache_type_k, "--cache-type-k", "-ctk")
+    yield from _set("llamacpp.cache_type_v", block.cache_type_v, "--cache-type-v", "-ctv")
+    yield from _loading(block, flags)
+    if block.cpu_moe:
+        yield _Wish("llamacpp.cpu_moe", (("--cpu-moe",), ("-cmoe",)))
+    yield from _set("llamacpp.n_cpu_moe", block.n_cpu_moe, "--n-cpu-moe", "-ncmoe")
+
+
+def _loading(block: LlamaCpp, flags: LlamaFlags | None) -> Iterator[_Wish]:
+    """Newer builds have one flag with a mode for what were two switches."""
+    if flags is None or flags.knows("--load-mode"):
+        mapped = ["mmap"] if block.mmap or (block.mlock and block.mmap is None) else []
+        mode = "+".join([*mapped, *(["mlock"] if block.mlock else [])])
+        if mode or block.mmap is False:
+            key = "llamacpp.mlock" if block.mlock else "llamacpp.mmap"
+            yield _one(key, mode or "none", "--load-mode")
+        return
+    if block.mlock:
+        yield _Wish("llamacpp.mlock", (("--mlock",),))
+    if block.mmap is not None:
+        yield _Wish("llamacpp.mmap", (("--mmap" if block.mmap else "--no-mmap",),), needed=not block.mmap)
+
+
+def _one(key: str, value: str, *spellings: str) -> _Wish:
+    return _Wish(key, tuple((spelling, value) for spelling in spellings))
+
+
+def _set(key: str, value: str | int | None, *spellings: str) -> Iterator[_Wish]:
+    if value is not None:
+        yield _one(key, str(value), *spellings)
+
+
+def _nicety(*ways: Words) -> _Wish:
+    return _Wish("the engine", ways, needed=False)
+
+
+def _said(wish: _Wish, profile: Profile, flags: LlamaFlags | None) -> Words:
+    if flags is None:
+        return wish.ways[0]
+    for way in wish.ways:
+        if flags.knows(way[0]) and flags.takes_value(way[0]) == (len(way) > 1):
+            return way
+    if not wish.needed:
+        return ()
+    known = " or ".join(dict.fromkeys(" ".join(way) for way in wish.ways))
+    raise ConfigError(
+        f"profile {profile.name}: {wish.key} needs {known}, which this llama-server ({flags.version}) does "
+        "not have; remove the key, or take another build (LLAMA_SERVER_PATH)"
+    )
+
+
+def _extra(words: Sequence[str], profile: Profile, flags: LlamaFlags | None) -> Words:
+    """The profile's own words, if each flag among them is known and is nobody else's business."""
+    if words and not _is_flag(words[0]):
+        raise _refused(profile, words[0], "the first word of extra_args must be a flag")
+    for word in filter(_is_flag, words):
+        name = word.partition("=")[0]
+        # llama-server reads underscores of long flags as dashes.
+        name = name.replace("_", "-") if name.startswith("--") else name
+        spellings = flags.spellings(name) if flags else (name,)
+        if why := refusal(spellings):
+            raise _refused(profile, word, why)
+        if flags is not None and not flags.knows(name):
+            raise _refused(profile, word, f"this llama-server ({flags.version}) does not have it")
+    return tuple(words)
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"-{1,2}[A-Za-z]", word) is not None
+
+
+def _refused(profile: Profile, word: str, why: str) -> ConfigError:
+    shown = repr(word if len(word) <= 64 else word[:64] + "...")
+    return ConfigError(f"profile {profile.name}: llamacpp.extra_args: {shown} is not accepted: {why}")

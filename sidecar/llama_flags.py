@@ -1,0 +1,95 @@
+"""What a llama-server can be told, read from its own `--help`. Pure.
+
+llama.cpp renames its flags every few months, and a build that is told a name it does not know ends at
+once. So the binary itself is asked; forms of the text since early 2024 are understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+# A flag stands at the beginning of a line, in older builds behind a star or up to eight blanks;
+# descriptions stand further right.
+_LINE = re.compile(r"(?:\* ?)?\s{0,8}(?P<head>-{1,2}[A-Za-z].*)")
+_SPELLING = re.compile(r"-{1,2}[A-Za-z][\w.-]*")
+# After the last spelling: one blank and a placeholder, which two blanks end.
+_VALUE = re.compile(r" (?P<value>\S(?:[^ ]| (?! ))*?)(?=,\s+-|\s{2,}|$)")
+_REMOVED = "argument has been removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """All spellings of one flag, negative ones too; `value` is the placeholder, empty for a switch."""
+
+    spellings: tuple[str, ...]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaFlags:
+    """What one build knows. `version` is its own line about itself."""
+
+    version: str = ""
+    by_spelling: Mapping[str, Flag] = field(default_factory=dict)
+
+    def knows(self, spelling: str) -> bool:
+        """Whether the build lists this spelling."""
+        return spelling in self.by_spelling
+
+    def takes_value(self, spelling: str) -> bool:
+        """Whether a value follows the flag; False where the flag is not known."""
+        flag = self.by_spelling.get(spelling)
+        return flag is not None and bool(flag.value)
+
+    def spellings(self, spelling: str) -> tuple[str, ...]:
+        """Every other way to say it, itself included."""
+        flag = self.by_spelling.get(spelling)
+        return flag.spellings if flag else (spelling,)
+
+
+def parse_help(help_text: str, version_text: str = "") -> LlamaFlags:
+    """The flags in the output of `--help`, with the version line in the output of `--version`.
+
+    Flags that the build only lists to say that they are gone are left out. Text without any flag
+    gives an empty result; whether that is a llama-server is the caller's question.
+    """
+    known: dict[str, Flag] = {}
+    for head, description in _entries(help_text):
+        if (flag := _flag(head)) and _REMOVED not in description:
+            known.update(dict.fromkeys(flag.spellings, flag))
+    return LlamaFlags(_version(version_text or help_text), known)
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    """Each flag's first line, and all of its text in one line."""
+    head, rest = "", ""
+    for line in text.splitlines():
+        if found := _LINE.match(line):
+            if head:
+                yield head, rest
+            head = rest = found["head"].rstrip()
+        else:
+            rest += f" {line.strip()}"
+    if head:
+        yield head, rest
+
+
+def _flag(head: str) -> Flag | None:
+    spellings, value, at = [], "", 0
+    while found := _SPELLING.match(head, at):
+        spellings.append(found[0])
+        at = found.end()
+        if given := _VALUE.match(head, at):
+            value, at = given["value"], given.end()
+        separator = re.compile(r",\s+(?=-)").match(head, at)
+        if separator is None:
+            break
+        at = separator.end()
+    return Flag(tuple(spellings), value) if spellings else None
+
+
+def _version(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line.startswith("version:")), "version unknown")

@@ -1,0 +1,173 @@
+"""What the command line and the environment say over a profile. Pure, but for a look at a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.errors import ConfigError
+from sidecar.profiles import (
+    OWN_CONTEXT,
+    Gpu,
+    LlamaCpp,
+    Profile,
+    Quantization,
+    Transformers,
+)
+
+OWN = "own"
+GGUF_ID = re.compile(r"(?P<repository>[^@:]+)(@(?P<revision>[^:]+))?:(?P<file>.+\.gguf)")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """None is nothing said. `context` is one request's, as in the profile.
+
+    `model_id` is a hub id, `owner/name[@revision]`, or a file of one, `owner/name[@revision]:file.gguf`.
+    """
+
+    context: int | None = None
+    model_id: str | None = None
+    model_path: Path | None = None
+    quantization: Quantization | None = None
+    n_gpu_layers: int | None = None
+    threads: int | None = None
+    parallel: int | None = None
+    batch_size: int | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that is asked for, MODEL_PATH before MODEL_ID."""
+        return str(self.model_path) if self.model_path is not None else self.model_id
+
+    @property
+    def names_gguf(self) -> bool:
+        """Whether that model is a GGUF file."""
+        return (self.model or "").endswith(".gguf")
+
+
+def overridden(profile: Profile, over: Overrides) -> Profile:
+    """The profile as it is served. Raises ConfigError for what it can not take.
+
+    A model of the other kind than the profile's makes a profile on the spot: what the chosen one says
+    of context and slots was said of another model.
+    """
+    if over.model is not None and over.names_gguf != (profile.backend == "llamacpp"):
+        if over.model_path is None and profile.backend == "llamacpp":
+            raise ConfigError(
+                f"MODEL_ID={over.model_id}: profile {profile.name} is served by llama-server, which needs "
+                "one file; accepted: owner/name:file.gguf (or a path in MODEL_PATH)"
+            )
+        return overridden(own(over), over)
+    return _llamacpp(profile, over) if profile.backend == "llamacpp" else _transformers(profile, over)
+
+
+def own(over: Overrides) -> Profile:
+    """A profile on the spot, for a model that no profile describes."""
+    assert over.model is not None
+    if over.names_gguf:
+        return Profile(
+            name=OWN,
+            display_name=over.model,
+            backend="llamacpp",
+            model_id=Path(over.model.rpartition(":")[2]).stem[:200],
+            llamacpp=LlamaCpp(model_path=over.model),
+        )
+    path = over.model_path
+    label = path.name if path else over.model.partition("@")[0]
+    return Profile(
+        name=OWN,
+        display_name=over.model,
+        backend="transformers",
+        model_id=label[:200] or "model",
+        gpu=Gpu(max_model_len=_context_of(path)),
+        transformers=Transformers(sources=[over.model]),
+    )
+
+
+def _transformers(profile: Profile, over: Overrides) -> Profile:
+    if over.model_path is not None:
+        _check_folder(over.model_path)
+    block = {"sources": over.model and [over.model], "quantization": over.quantization}
+    return _updated(profile, over, block)
+
+
+def _llamacpp(profile: Profile, over: Overrides) -> Profile:
+    if over.quantization is not None:
+        raise ConfigError(
+            f"LOAD_IN_{over.quantization.upper()}: a GGUF file is quantised already; choose another "
+            "file, or a profile with backend `transformers`"
+        )
+    block = {
+        "ctx_size": over.context,
+        "n_gpu_layers": over.n_gpu_layers,
+        "threads": over.threads,
+        "parallel": over.parallel,
+        "batch_size": over.batch_size,
+    }
+    found = _updated(profile, over, block)
+    if over.model is None:
+        return found
+    assert found.llamacpp is not None
+    update = _of_file(found.llamacpp, over)
+    vision = {} if update.get("mmproj_filename", "") is not None else {"supports_vision": False}
+    return found.model_copy(update={"llamacpp": found.llamacpp.model_copy(update=update), **vision})
+
+
+def _of_file(block: LlamaCpp, over: Overrides) -> dict[str, Any]:
+    """The keys that name the file. A checksum is kept only for the file that it was written for."""
+    if over.model_path is not None:
+        same = over.model_path.name == Path(block.hf_filename or "").name
+        return {"model_path": str(over.model_path), "sha256": block.sha256 if same else None}
+    named = GGUF_ID.fullmatch(over.model_id or "")
+    assert named is not None
+    update: dict[str, Any] = {
+        "model_path": None,
+        "hf_repo_id": named["repository"],
+        "hf_revision": named["revision"],
+        "hf_filename": named["file"],
+        "sha256": None,
+    }
+    if named["repository"] != block.hf_repo_id:  # another repository has no such projector, or another one
+        update |= {"mmproj_filename": None, "mmproj_sha256": None}
+    return update
+
+
+def _updated(profile: Profile, over: Overrides, block: dict[str, Any]) -> Profile:
+    gpu = {
+        "max_model_len": over.context,
+        "max_concurrent_requests": over.parallel,
+        "max_batch_tokens": over.batch_size if profile.backend == "transformers" else None,
+    }
+    mine = getattr(profile, profile.backend)
+    return profile.model_copy(
+        update={
+            profile.backend: mine.model_copy(update=_given(block)),
+            "gpu": profile.gpu.model_copy(update=_given(gpu)),
+        }
+    )
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ConfigError(
+            f"MODEL_PATH={path}: accepted: a *.gguf file, or a folder with config.json and *.safetensors"
+        )
+
+
+def _context_of(path: Path | None) -> int:
+    """What the model was made for, but no more than a modest default."""
+    try:
+        config = json.loads((path / "config.json").read_text("utf-8")) if path else {}
+        made_for = config["max_position_embeddings"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return OWN_CONTEXT
+    usable = isinstance(made_for, int) and made_for > 0
+    return min(OWN_CONTEXT, made_for) if usable else OWN_CONTEXT
