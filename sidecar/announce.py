@@ -23,6 +23,7 @@ from sidecar.generation import (
     Message,
     Ready,
     Sampling,
+    Unloaded,
     Usage,
 )
 from sidecar.profiles import Profile
@@ -47,7 +48,7 @@ def warn_if_open(settings: Settings) -> None:
 
 async def announce(
     service: Service, profile: Profile, settings: Settings, listener: socket.socket
-) -> Ready | Failed:
+) -> Ready | Failed | Unloaded:
     """Follow the loading, then tell the address, the facts, one answer and a curl; how it ended.
 
     With JSON lines for a log all of it is lines of the log: what reads them takes nothing else.
@@ -58,6 +59,7 @@ async def announce(
         state = await loaded(service, show)
     if isinstance(state, Failed):
         tell(f"The model could not be loaded: {state.reason}")
+    if not isinstance(state, Ready):
         return state
     facts = (*_facts(state, profile), ("answer", await ask(service)))
     if settings.log_format == "json":
@@ -123,8 +125,8 @@ def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
     )
 
 
-async def loaded(service: Service, show: Show) -> Ready | Failed:
-    """Follow the loading to its end; `show` hears how far it is."""
+async def loaded(service: Service, show: Show) -> Ready | Failed | Unloaded:
+    """Follow the loading to its end; `show` hears how far it is. Unloaded: somebody called it off."""
     while isinstance(state := service.state(), Loading):
         show(state.phase, state.progress, state.detail)
         await asyncio.sleep(LOOK_SECONDS)

@@ -8,6 +8,7 @@
     │  └─ UnknownModel          a model that is not served here
     ├─ Unavailable           the same request may succeed later
     │  ├─ NotReady              the engine is loading, restarting or has failed
+    │  ├─ NotLoaded             the model was let go of, or never asked for
     │  ├─ QueueFull             as many wait as may wait
     │  ├─ QueueTimeout          waited as long as one may wait
     │  └─ Draining              the service is stopping
@@ -104,6 +105,22 @@ class NotReady(Unavailable):
     """The engine is loading, restarting or has failed."""
 
     code = "model_not_ready"
+
+
+class NotLoaded(Unavailable):
+    """A model of the registry that nobody holds at the moment."""
+
+    code = "model_not_loaded"
+
+    @classmethod
+    def of(cls, model: str) -> NotLoaded:
+        """Says how it is loaded."""
+        return cls(
+            f'The model `{model}` is not loaded. POST /models/load {{"model": "{model}"}} loads it; with '
+            "AUTOLOAD=1 a request does.",
+            param="model",
+            retry_after_s=30,
+        )
 
 
 class QueueFull(Unavailable):

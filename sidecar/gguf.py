@@ -66,13 +66,15 @@ class GgufHeader:
     """Everything before the tensors' data.
 
     `metadata` holds numbers, texts and short arrays of numbers; of the others, `lengths` holds how
-    many elements they have. `data_offset` is where the first tensor may begin.
+    many elements they have and `starts` where the first one is in the file. `data_offset` is where the
+    first tensor may begin.
     """
 
     version: int
     tensor_count: int
     metadata: Mapping[str, Value]
     lengths: Mapping[str, int]
+    starts: Mapping[str, int]
     tensors: tuple[Tensor, ...]
     data_offset: int
 
@@ -162,14 +164,15 @@ def read(stream: BinaryIO, size_bytes: int, name: str) -> GgufHeader:
         cursor.fail(f"{tensor_count} tensors and {entry_count} entries are more than {MAX_ENTRIES}")
     metadata: dict[str, Value] = {}
     lengths: dict[str, int] = {}
+    starts: dict[str, int] = {}
     for _ in range(entry_count):
-        _entry(cursor, metadata, lengths)
+        _entry(cursor, metadata, lengths, starts)
     tensors = tuple(_tensor(cursor) for _ in range(tensor_count))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         cursor.fail(f"general.alignment is {alignment!r}, which is no power of two")
     data_offset = -(-cursor.at // alignment) * alignment
-    header = GgufHeader(version, tensor_count, metadata, lengths, tensors, data_offset)
+    header = GgufHeader(version, tensor_count, metadata, lengths, starts, tensors, data_offset)
     if tensors and header.needed_bytes > size_bytes:
         cursor.cut(f"has {size_bytes} of {header.needed_bytes} bytes")
     return header
@@ -204,14 +207,16 @@ def _something_else(cursor: Cursor, begins: bytes) -> NoReturn:
     cursor.refuse(f"not a GGUF file (begins with {begins!r}); {hint}.")
 
 
-def _entry(cursor: Cursor, metadata: dict[str, Value], lengths: dict[str, int]) -> None:
+def _entry(
+    cursor: Cursor, metadata: dict[str, Value], lengths: dict[str, int], starts: dict[str, int]
+) -> None:
     key = cursor.text(MAX_NAME_BYTES)
     kind = cursor.number("I")
     if kind == TEXT:
         metadata[key] = cursor.text(MAX_TEXT_BYTES)
     elif kind == ARRAY:
         of, length = cursor.number("I"), cursor.length()
-        lengths[key] = length
+        lengths[key], starts[key] = length, cursor.at
         if (kept := _array(cursor, key, of, length)) is not None:
             metadata[key] = kept
     elif kind in NUMBERS:

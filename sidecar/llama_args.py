@@ -46,10 +46,9 @@ def llama_args(
     flags: LlamaFlags | None,
     *,
     port: int,
-    api_key_file: Path,
     on_gpu: bool,
 ) -> tuple[str, ...]:
-    """What follows the name of the binary.
+    """What follows the name of the binary. Its key is not here: LLAMA_API_KEY in its environment.
 
     `flags` None is a binary that can not be asked: then each wish is said in its newest way. Raises
     ConfigError that names the flag, the profile's key and the build for a wish that has no way, and
@@ -58,7 +57,7 @@ def llama_args(
     block = profile.llamacpp
     assert block is not None
     wishes = (
-        *_always(files, port, api_key_file),
+        *_always(profile, files, port),
         *_offered(profile, block),
         *_sizes(profile, block),
         *(_on_cards(profile, block) if on_gpu else _on_cpu()),
@@ -68,14 +67,14 @@ def llama_args(
     return (*said, *_extra(block.extra_args, profile, flags))
 
 
-def _always(files: LlamaFiles, port: int, api_key_file: Path) -> Iterator[_Wish]:
+def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
     yield _one("the model", str(files.model), "--model", "-m")
     if files.mmproj is not None:
         yield _one("llamacpp.mmproj_filename", str(files.mmproj), "--mmproj", "-mm")
     yield _one("the engine", "127.0.0.1", "--host")
     yield _one("the engine", str(port), "--port")
-    # A key on the command line could be read by every user of the machine.
-    yield _one("the engine", str(api_key_file), "--api-key-file")
+    # Otherwise it tells every client the path of the file.
+    yield _nicety(("--alias", profile.model_id))
     # A build without the flag has no such page, no such cache, or does it by default.
     yield _nicety(("--no-ui",), ("--no-webui",))
     yield _nicety(("--no-slots",))
@@ -85,6 +84,8 @@ def _always(files: LlamaFiles, port: int, api_key_file: Path) -> Iterator[_Wish]
     yield _nicety(("--fit", "off"))
     yield _nicety(("--no-kv-unified",), ("-no-kvu",))
     yield _nicety(("--metrics",))
+    # A last turn of the assistant is a turn, as for the other engine, and not a beginning to go on from.
+    yield _nicety(("--no-prefill-assistant",))
     yield _nicety(("--log-colors", "off"))
 
 

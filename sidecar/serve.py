@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import uvicorn
@@ -26,13 +26,14 @@ from sidecar.api import create_app
 from sidecar.control import Control
 from sidecar.errors import ConfigError, PortInUse
 from sidecar.gate import Gate
-from sidecar.generation import Failed, Ready
+from sidecar.generation import Engine, Failed, ServiceState
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile
 from sidecar.progress import Show
-from sidecar.registry import load_registry
-from sidecar.service import ServedModel, Service
+from sidecar.registry import Registry, load_registry
+from sidecar.service import Service
 from sidecar.settings import Settings
+from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.serve")
 
@@ -53,15 +54,17 @@ class Parts:
 
 def build(settings: Settings) -> Parts:
     """Put the parts together. Loads nothing; StartError when a part can not be made."""
-    profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
-    # Late, so that what only reads settings does not pay for the engines' imports.
-    from sidecar.engines import open_engine
-
+    registry = load_registry(settings.profiles_path)
+    profile = registry.select(settings.profile, settings.overrides())
     metrics = Metrics(CollectorRegistry())
-    gate = Gate(settings.max_queue, settings.queue_timeout_s)
-    model = ServedModel(profile.model_id, (profile.name,), profile.display_name)
-    engine = open_engine(profile, settings)
-    service = Service(engine, gate, metrics, model, log_prompts=settings.log_prompts)
+    service = Service(
+        _shelf(registry, profile, settings),
+        served_model(profile),
+        Gate(settings.max_queue, settings.queue_timeout_s),
+        metrics,
+        drain_s=settings.drain_s,
+        log_prompts=settings.log_prompts,
+    )
     app = create_app(
         service,
         metrics,
@@ -72,6 +75,41 @@ def build(settings: Settings) -> Parts:
     return Parts(app, service, metrics, profile)
 
 
+def served_model(profile: Profile) -> ServedModel:
+    """What the API says of a profile."""
+    hosts = tuple(profile.llamacpp.image_hosts) if profile.llamacpp else ()
+    return ServedModel(
+        id=profile.model_id,
+        aliases=(profile.name,),
+        title=profile.display_name,
+        tools=profile.supports_tools,
+        vision=profile.supports_vision,
+        embeddings=profile.supports_embeddings,
+        image_hosts=hosts,
+    )
+
+
+def _shelf(registry: Registry, first: Profile, settings: Settings) -> Shelf:
+    """Every profile of the registry, and the one that is served first as it was overridden.
+
+    MODEL_ID and MODEL_PATH are about the first one; what else was said stands over every profile.
+    """
+    # Late, so that what only reads settings does not pay for the engines' imports.
+    from sidecar.engines import open_engine
+
+    others = replace(settings.overrides(), model_id=None, model_path=None)
+    profiles = {served_model(first): first}
+    for name, profile in registry.profiles.items():
+        if name != first.name:
+            profiles[served_model(profile)] = profile
+
+    def open_model(model: ServedModel) -> Engine:
+        profile = profiles[model]
+        return open_engine(profile if profile is first else registry.select(profile.name, others), settings)
+
+    return Shelf(tuple(profiles), open_model)
+
+
 def serve(settings: Settings) -> int:
     """Serve until a signal comes; the exit code."""
     logs.configure(settings.log_format)
@@ -79,7 +117,7 @@ def serve(settings: Settings) -> int:
         return asyncio.run(run(settings, build(settings), listener))
 
 
-async def warm(settings: Settings, show: Show) -> Ready | Failed:
+async def warm(settings: Settings, show: Show) -> ServiceState:
     """Load the model once and let go of it: what a first start would wait for is done then."""
     service = build(settings).service
     await service.start()
@@ -197,7 +235,7 @@ async def _drain(service: Service, seconds: float, watchdog: Control | None) -> 
         watchdog.drained(result)
 
 
-async def _refused(loading: Awaitable[Ready | Failed]) -> int:
+async def _refused(loading: Awaitable[ServiceState]) -> int:
     """The exit code of a load that only the operator can mend; of any other, never."""
     try:
         state = await loading

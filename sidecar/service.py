@@ -12,55 +12,35 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-import anyio
-
-from sidecar.errors import (
-    DeadlineExceeded,
-    Draining,
-    EngineFault,
-    NotReady,
-    SidecarError,
-)
+from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
     Done,
+    Embeddings,
     Engine,
-    EngineState,
     EngineStats,
     Event,
     Failed,
     GenerationRequest,
     Loading,
+    Price,
     Ready,
+    ServiceState,
+    Unloaded,
 )
 from sidecar.metrics import Metrics
+from sidecar.run import CLOSE_SECONDS, Run, closed, until
+from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
 
-CLOSE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """What is served, in the words of `/v1/models`: `id`, other names it answers to, what it can do."""
-
-    id: str
-    aliases: tuple[str, ...] = ()
-    title: str = ""
-    tools: bool = False
-    vision: bool = False
-    embeddings: bool = False
-    image_hosts: tuple[str, ...] = ()
-
-    def answers_to(self, name: str) -> bool:
-        """Whether a request for `name` means this model."""
-        return name == self.id or name in self.aliases
+LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,53 +51,47 @@ class Drained:
     cut: int
 
 
-@dataclass(eq=False)
-class Run:
-    """One generation under way: its channel, its task, and why it was cut, if it was."""
-
-    channel: asyncio.Queue[Event | SidecarError | None] = field(default_factory=asyncio.Queue)
-    task: asyncio.Task[None] | None = None
-    cut: SidecarError | None = None
-    usage: Done | None = None
-
-    def end(self, error: SidecarError) -> None:
-        """Stop the work and tell the reader why."""
-        if self.task is not None and not self.task.cancelling():
-            self.cut = error
-            self.task.cancel()
-
-
 class Service:
     """Owns the engine and the gate. `stream()` is the only way to an answer."""
 
     def __init__(
         self,
-        engine: Engine,
+        shelf: Shelf,
+        model: ServedModel,
         gate: Gate,
         metrics: Metrics,
-        model: ServedModel,
         *,
+        autoload: bool = False,
+        drain_s: float = 30.0,
         log_prompts: bool = False,
     ) -> None:
-        self._log_prompts = log_prompts
+        """`model` is served first. With `autoload` a request for another one is reason to load that."""
+        self.shelf = shelf
         self.model = model
         self.gate = gate
         self.metrics = metrics
         self.created = int(time.time())
-        self._engine = engine
+        self._autoload = autoload
+        self._drain_s = drain_s
+        self._log_prompts = log_prompts
+        self._engine: Engine | None = shelf.open(model)
+        self._switching = asyncio.Lock()
+        self._leaving = False
         self._runs: set[Run] = set()
         self._was_ready = False
         metrics.watch_running(lambda: gate.running)
 
     async def start(self) -> None:
         """Begin loading; `state()` tells how far it is."""
-        await self._engine.start()
+        if self._engine is not None:
+            await self._engine.start()
 
     async def stop(self) -> None:
         """End what still runs, then the engine."""
         self.gate.drain()
         await self._cut(Draining("The service stopped before the answer was complete."))
-        await self._engine.stop()
+        if self._engine is not None:
+            await self._engine.stop()
 
     async def drain(self, seconds: float) -> Drained:
         """Take nothing new, let the rest finish for `seconds`, cut what is left then."""
@@ -130,14 +104,65 @@ class Service:
         cut = sum(run.cut is not None for run in begun)
         return Drained(len(begun) - cut, cut)
 
+    async def load(self, name: str) -> None:
+        """Serve the model of that name: what runs with another one may finish, within the drain's time.
+
+        Returns when the loading has begun. Raises UnknownModel, or StartError when no engine can be made.
+        """
+        model = self.shelf.find(name)
+        async with self._switching:
+            if model == self.model and not isinstance(self.state(), Unloaded | Failed):
+                return
+            await self._leave()
+            self._engine = self.shelf.open(model)
+            self.model = model
+            await self._engine.start()
+        log.info("loading", extra={"model": model.id})
+
+    async def unload(self, name: str | None = None) -> None:
+        """Let go of the model, the same way. Returns when its memory is free; again is harmless."""
+        if name is not None and self.shelf.find(name) != self.model:
+            return  # it is not held
+        async with self._switching:
+            await self._leave()
+        log.info("unloaded", extra={"model": self.model.id})
+
+    async def choose(self, name: str, deadline_s: float) -> None:
+        """See to it that the model of that name, or any where there is no name, is the one to ask.
+
+        Raises UnknownModel, and NotLoaded for a model that nobody has loaded, unless it is loaded now.
+        """
+        model = self.shelf.find(name) if name and not self.model.answers_to(name) else self.model
+        loaded = model == self.model and not isinstance(self.state(), Unloaded)
+        if not loaded and not self._autoload:
+            raise NotLoaded.of(model.id)
+        if (self._autoload and not isinstance(self.state(), Ready | Failed)) or not loaded:
+            loop = asyncio.get_running_loop()
+            async with until(loop.time() + deadline_s, deadline_s):
+                await self.load(model.aliases[0] if model.aliases else model.id)
+                while isinstance(self.state(), Loading):
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    async def embed(self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float) -> Embeddings:
+        """The vectors of all inputs, in one turn of the gate."""
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+        engine = self._held()
+        if isinstance(state := engine.state(), Ready):
+            self.gate.resize(state.capacity)
+        loop = asyncio.get_running_loop()
+        async with self.gate.place() as turn, until(loop.time() + deadline_s, deadline_s):
+            await turn(Price(0, 0, 1))
+            return await engine.embed(inputs)
+
     @property
     def draining(self) -> bool:
         """Whether new work is refused because the service stops."""
         return self.gate.closed() is not None
 
-    def state(self) -> EngineState:
-        """The engine's own state, from memory."""
-        state = self._engine.state()
+    def state(self) -> ServiceState:
+        """The engine's own state, from memory; Unloaded when there is no engine."""
+        state = Unloaded() if self._engine is None else self._engine.state()
         self._was_ready |= isinstance(state, Ready)
         return state
 
@@ -146,6 +171,8 @@ class Service:
         state = self.state()
         if isinstance(state, Loading):
             return state.phase
+        if isinstance(state, Unloaded):
+            return "unloaded"
         if isinstance(state, Failed):
             return "failed"
         return "draining" if self.draining else "ready"
@@ -158,13 +185,15 @@ class Service:
 
     def stats(self) -> EngineStats:
         """What the engine last said of itself, from memory."""
-        return self._engine.stats()
+        return EngineStats() if self._engine is None else self._engine.stats()
 
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
         if (closed := self.gate.closed()) is not None:
             return closed
-        state = self._engine.state()
+        state = self.state()
+        if self._leaving or isinstance(state, Unloaded):
+            return NotLoaded.of(self.model.id)
         if isinstance(state, Loading):
             return NotReady(f"The model is not ready yet ({_progress(state)}).", retry_after_s=5)
         if isinstance(state, Failed):
@@ -187,7 +216,7 @@ class Service:
                     raise item
                 yield item
         finally:
-            await _closed(run.task)
+            await closed(run.task)
 
     def _ended(self, request: GenerationRequest, run: Run, task: asyncio.Task[None]) -> None:
         self._runs.discard(run)
@@ -223,21 +252,22 @@ class Service:
     async def _generate(self, request: GenerationRequest, deadline: float, run: Run) -> None:
         if (refusal := self.refusal()) is not None:
             raise refusal
-        if isinstance(state := self._engine.state(), Ready):
+        engine = self._held()
+        if isinstance(state := engine.state(), Ready):
             self.gate.resize(state.capacity)
-        async with self.gate.place() as turn, _until(deadline, request.deadline_s):
-            price = await self._engine.price(request)
+        async with self.gate.place() as turn, until(deadline, request.deadline_s):
+            price = await engine.price(request)
             try:
                 await turn(price)
-                await self._forward(request, run)
+                await self._forward(engine, request, run)
             finally:
                 # Whoever was priced and never had a turn would otherwise stay known to the engine.
-                self._engine.forget(request)
+                engine.forget(request)
 
-    async def _forward(self, request: GenerationRequest, run: Run) -> None:
+    async def _forward(self, engine: Engine, request: GenerationRequest, run: Run) -> None:
         order = EventOrder(request.n)
         # Engines write `stream` as an async generator; the protocol's type can not say so.
-        events = cast(AsyncGenerator[Event, None], self._engine.stream(request))
+        events = cast(AsyncGenerator[Event, None], engine.stream(request))
         async with contextlib.aclosing(events):
             async for event in events:
                 order.accept(event)
@@ -259,34 +289,32 @@ class Service:
         }
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
+    async def _leave(self) -> None:
+        """Let what runs finish, cut what does not, end the engine. Only under `_switching`."""
+        if self._engine is None:
+            return
+        self._leaving = True
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_s):
+                    await self.gate.idle()
+            await self._cut(NotLoaded("The model was unloaded before the answer was complete."))
+            await self._engine.stop()
+            self._engine = None
+        finally:
+            self._leaving = False
+
+    def _held(self) -> Engine:
+        if self._engine is None:
+            raise NotLoaded.of(self.model.id)
+        return self._engine
+
     async def _cut(self, error: SidecarError) -> None:
         runs = {run: run.task for run in self._runs if run.task and not run.task.done()}
         for run in runs:
             run.end(error)
         if runs:
             await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
-
-
-async def _closed(task: asyncio.Task[None]) -> None:
-    # A task that is being cancelled (its deadline) is cleaning up; a second cancellation would cut
-    # the engine's own clean-up short.
-    if not task.cancelling():
-        task.cancel()
-    # anyio delivers a cancellation again at every await; only its own shield holds it off.
-    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-        await asyncio.wait([task])
-
-
-@contextlib.asynccontextmanager
-async def _until(deadline: float, deadline_s: float) -> AsyncIterator[None]:
-    scope = asyncio.timeout_at(deadline)
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise DeadlineExceeded.of(deadline_s) from None
 
 
 def _progress(state: Loading) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sidecar import __version__
-from sidecar.api import docs, health, native, openai
+from sidecar.api import admin, docs, health, native, openai
 from sidecar.api.auth import HostCheck, KeyCheck
 from sidecar.api.errors import Refusal, answer
 from sidecar.api.front import Front
@@ -39,6 +39,7 @@ def create_app(
     for router in (
         native.router(service),
         openai.router(service, ping_s),
+        admin.router(service),
         health.router(service, metrics),
     ):
         app.include_router(router)

@@ -23,7 +23,8 @@ from sidecar.generation import (
     ToolDelta,
     Usage,
 )
-from sidecar.service import CLOSE_SECONDS, Service
+from sidecar.run import CLOSE_SECONDS
+from sidecar.service import Service
 
 
 @dataclass

@@ -40,6 +40,7 @@ STATUS: dict[type[errors.SidecarError], Row] = {
     errors.UnknownModel: Row(404, INVALID),
     errors.Unavailable: Row(503, UNAVAILABLE, retry_after_s=5),
     errors.NotReady: Row(503, UNAVAILABLE, retry_after_s=5),
+    errors.NotLoaded: Row(503, UNAVAILABLE, retry_after_s=30),
     errors.QueueFull: Row(429, "rate_limit_error", retry_after_s=1),
     errors.QueueTimeout: Row(503, UNAVAILABLE, retry_after_s=5),
     errors.Draining: Row(503, UNAVAILABLE, retry_after_s=10),

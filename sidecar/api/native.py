@@ -24,7 +24,9 @@ ENDPOINTS = """\
   POST /generate                raw text in, raw text out
   POST /v1/chat/completions     OpenAI chat, also streamed
   POST /v1/completions          OpenAI completions, also streamed
-  GET  /v1/models               what is served
+  POST /v1/embeddings           vectors, of models that make them
+  GET  /v1/models               what can be served, and what is
+  POST /models/load             {"model": "..."}: serve another one; /models/unload frees the card
   GET  /health                  /livez /readyz /startupz: is it alive, ready, started
   GET  /metrics                 Prometheus; JSON when asked for
   GET  /docs                    every field (the page loads its script from a CDN)
@@ -38,7 +40,9 @@ def router(service: Service) -> APIRouter:
     @routes.post("/generate", response_model=None, openapi_extra=body_of(GenerateBody))
     async def generate(request: Request) -> Response:
         fields = only_known(await json_object(request), GenerateBody)
-        work = _text(service, generate_request(validate(GenerateBody, fields)))
+        generation = generate_request(validate(GenerateBody, fields))
+        await service.choose("", generation.deadline_s)
+        work = _text(service, generation)
         return JSONResponse({"generated_text": await unless_gone(request.receive, work)})
 
     @routes.get("/", response_model=None)

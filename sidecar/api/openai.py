@@ -18,14 +18,15 @@ from sidecar.api.disconnect import unless_gone
 from sidecar.api.docs import body_of
 from sidecar.api.fields import split_known
 from sidecar.api.messages import conversation
-from sidecar.api.prompts import prompts
-from sidecar.api.render import ChatRender, Options, Render, TextRender
-from sidecar.api.schema import ChatBody, CompletionBody, OpenAIBody, validate
+from sidecar.api.prompts import MAX_INPUTS, prompts
+from sidecar.api.render import ChatRender, Options, Render, TextRender, base64_of, embeddings_body
+from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, OpenAIBody, validate
 from sidecar.api.sse import EventStream, frames
 from sidecar.api.tools import tools
-from sidecar.errors import BadRequest, UnknownModel, Unsupported
-from sidecar.generation import Event, GenerationRequest, Ready, Usage
-from sidecar.service import ServedModel, Service
+from sidecar.errors import BadRequest, Unsupported
+from sidecar.generation import Event, GenerationRequest, Ready, Unloaded, Usage
+from sidecar.service import Service
+from sidecar.shelf import ServedModel
 
 
 def router(service: Service, ping_s: float) -> APIRouter:
@@ -34,20 +35,19 @@ def router(service: Service, ping_s: float) -> APIRouter:
 
     @routes.get("/models", response_model=None)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_card(service)]}
+        return {"object": "list", "data": [_card(service, model) for model in service.shelf.models]}
 
     @routes.get("/models/{name:path}", response_model=None)
     async def model(request: Request) -> dict[str, Any]:
-        _check_model(service, request.path_params["name"])
-        return _card(service)
+        return _card(service, service.shelf.find(request.path_params["name"]))
 
     @routes.post("/chat/completions", response_model=None, openapi_extra=body_of(ChatBody))
     async def chat(request: Request) -> Response:
-        size = images.MAX_BODY_BYTES if service.model.vision else MAX_BYTES
+        size = images.MAX_BODY_BYTES if any(model.vision for model in service.shelf.models) else MAX_BYTES
         fields, headers = split_known(await json_object(request, max_bytes=size), ChatBody)
         body = validate(ChatBody, fields)
+        await service.choose(body.model, body.timeout)
         generation = await images.decoded(chat_request(body, service.model))
-        _check_model(service, body.model)
         asked = body.logprobs
         render = ChatRender(generation.id, service.model.id, _options(body, asked))
         return await _respond(request, service, [generation], render, headers, ping_s)
@@ -57,10 +57,26 @@ def router(service: Service, ping_s: float) -> APIRouter:
         fields, headers = split_known(await json_object(request), CompletionBody)
         body = validate(CompletionBody, fields)
         generations = completion_requests(body)
-        _check_model(service, body.model)
+        await service.choose(body.model, body.timeout)
         asked = body.logprobs is not None
         render = TextRender(generations[0].id, service.model.id, _options(body, asked))
         return await _respond(request, service, generations, render, headers, ping_s)
+
+    @routes.post("/embeddings", response_model=None, openapi_extra=body_of(EmbeddingsBody))
+    async def embeddings(request: Request) -> Response:
+        fields, headers = split_known(await json_object(request), EmbeddingsBody)
+        body = validate(EmbeddingsBody, fields)
+        inputs = prompts(body.input, "input", MAX_INPUTS)
+        if body.dimensions is not None:
+            raise Unsupported("`dimensions` is not supported here.", param="dimensions")
+        await service.choose(body.model, body.timeout)
+        if not service.model.embeddings:
+            raise Unsupported(
+                f"The model `{service.model.id}` makes no embeddings (supports_embeddings).", param="model"
+            )
+        found = await unless_gone(request.receive, service.embed(inputs, body.timeout))
+        encode = base64_of if body.encoding_format == "base64" else list
+        return JSONResponse(embeddings_body(found, service.model.id, encode), headers=dict(headers))
 
     return routes
 
@@ -168,22 +184,18 @@ def _refuse_for_now(body: ChatBody) -> None:
         )
 
 
-def _check_model(service: Service, name: str) -> None:
-    if name and not service.model.answers_to(name):
-        raise UnknownModel(
-            f"This server serves `{service.model.id}` and no other model; "
-            "leave `model` out or use that name.",
-            param="model",
-        )
-
-
-def _card(service: Service) -> dict[str, Any]:
-    state = service.state()
-    context = state.capacity.context if isinstance(state, Ready) else None
+def _card(service: Service, model: ServedModel) -> dict[str, Any]:
+    """One model of the registry; `active` is the one that answers now."""
+    active = model == service.model
+    state = service.state() if active else Unloaded()
     return {
-        "id": service.model.id,
+        "id": model.id,
         "object": "model",
         "created": service.created,
         "owned_by": "llm-sidecar",
-        "max_model_len": context,
+        "max_model_len": state.capacity.context if isinstance(state, Ready) else None,
+        "active": active and not isinstance(state, Unloaded),
+        "status": service.phase() if active else "unloaded",
+        "profile": model.aliases[0] if model.aliases else None,
+        "title": model.title,
     }

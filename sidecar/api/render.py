@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from sidecar.api.answers import Choice
-from sidecar.generation import Delta, Finished, TokenLogprob, ToolCall, ToolDelta, Usage
+from sidecar.generation import Delta, Embeddings, Finished, TokenLogprob, ToolCall, ToolDelta, Usage
 
 IMPOSSIBLE = -9999.0
 
@@ -170,6 +172,26 @@ class TextRender(Render):
             "top_logprobs": [{text: _finite(lp) for text, _, lp in token.top} for token in tokens],
             "text_offset": offsets,
         }
+
+
+def embeddings_body(
+    found: Embeddings, model: str, encode: Callable[[Sequence[float]], object]
+) -> dict[str, Any]:
+    """The answer of POST /v1/embeddings."""
+    return {
+        "object": "list",
+        "model": model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
+            for index, vector in enumerate(found.vectors)
+        ],
+        "usage": {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens},
+    }
+
+
+def base64_of(vector: Sequence[float]) -> str:
+    """Little-endian float32, as OpenAI's client asks for it."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:

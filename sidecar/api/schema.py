@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -183,7 +183,28 @@ class CompletionBody(OpenAIBody):
     best_of: Annotated[Int | None, Field(ge=1, le=20)] = None
 
 
-B = TypeVar("B", bound=Body)
+class ModelBody(BaseModel):
+    """POST /models/load and /models/unload. Without a name it is the model that was served last."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f]*$")] = ""
+
+
+class EmbeddingsBody(BaseModel):
+    """POST /v1/embeddings: a text, texts, token ids, or lists of token ids."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f]*$")] = ""
+    input: Anything
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Anything = None
+    user: Annotated[str, Field(max_length=1024)] = ""
+    timeout: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S)] = TIMEOUT_DEFAULT_S
+
+
+B = TypeVar("B", bound=BaseModel)
 
 
 def validate(model: type[B], fields: dict[str, Any]) -> B:
@@ -203,7 +224,7 @@ _OUTSIDE = frozenset({"greater_than", "greater_than_equal", "less_than", "less_t
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def _range(model: type[Body], name: str) -> str:
+def _range(model: type[BaseModel], name: str) -> str:
     """Both ends: whoever missed one need not find the other by trying."""
     rules = model.model_fields[name].metadata
     ends = [

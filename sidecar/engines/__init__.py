@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+from sidecar.engines import fetching, llama_binary
+from sidecar.engines.llama_launch import Launch
+from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
-from sidecar.errors import ConfigError
 from sidecar.generation import Engine
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
@@ -11,10 +15,21 @@ from sidecar.worker.messages import WorkerConfig
 
 
 def open_engine(profile: Profile, settings: Settings) -> Engine:
-    """The engine for the profile, not yet started. Raises ConfigError for a backend unknown here."""
-    if profile.backend != "transformers" or profile.transformers is None:
-        raise ConfigError(f"profile {profile.name}: no engine for backend {profile.backend!r}")
-    return WorkerEngine(worker_config(profile, settings))
+    """The engine for the profile, not yet started. Raises ConfigError where its program is missing."""
+    if profile.backend == "transformers":
+        return WorkerEngine(worker_config(profile, settings))
+    return LlamaServerEngine(llama_launch(profile, settings))
+
+
+def llama_launch(profile: Profile, settings: Settings) -> Launch:
+    """What llama-server is started with, from the profile and what stands over it."""
+    assert profile.llamacpp is not None
+    return Launch(
+        profile,
+        llama_binary.find(None, os.environ),
+        fetching.Job(profile.llamacpp),
+        settings.device,
+    )
 
 
 def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:

@@ -44,7 +44,7 @@ def find(given: str | None, environ: Mapping[str, str]) -> str:
 
 
 async def ask(path: str, environ: Mapping[str, str]) -> Binary:
-    """What it answers to `--help`, `--version` and `--list-devices`. Raises ConfigError for another program."""
+    """What it says to `--help`, `--version` and `--list-devices`. ConfigError for another program."""
     texts = await asyncio.gather(
         *(_said(path, flag, environ) for flag in ("--help", "--version", "--list-devices"))
     )

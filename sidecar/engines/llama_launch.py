@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sidecar import gguf
+from sidecar import gguf_vocabulary
 from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_boot import inherited
-from sidecar.engines.llama_prompt import Vocabulary
 from sidecar.generation import EngineStats
+from sidecar.gguf_vocabulary import Vocabulary
 from sidecar.llama_args import LlamaFiles, llama_args
 from sidecar.profiles import Profile
 
@@ -27,9 +27,9 @@ class Launch:
 
     profile: Profile
     binary: str
+    fetch: fetching.Job
     wanted_device: str = "auto"
     environment: Mapping[str, str] = field(default_factory=dict)
-    fetch: fetching.Job = field(default_factory=fetching.Job)
     device: str = "cpu"
     about: tuple[tuple[str, str], ...] = ()
     _vocabulary: Vocabulary | None = None
@@ -67,7 +67,7 @@ class Launch:
         """
         files = await fetching.fetched(self.fetch, lambda part, text: report("download", part, text))
         report("load", None, files.model.name)
-        self._vocabulary = await asyncio.to_thread(_vocabulary, files.model)
+        self._vocabulary = await asyncio.to_thread(gguf_vocabulary.read, files.model)
         binary = await llama_binary.ask(self.binary, {**inherited(), **self.environment})
         on_gpu = self.wanted_device != "cpu" and bool(binary.devices)
         command = _command(self.profile, files, binary, on_gpu)
@@ -100,8 +100,3 @@ def _command(profile: Profile, files: LlamaFiles, binary: llama_binary.Binary, o
         return (binary.path, *llama_args(profile, files, binary.flags, port=port, on_gpu=on_gpu))
 
     return command
-
-
-def _vocabulary(model: Path) -> Vocabulary:
-    found = gguf.vocabulary(model)
-    return Vocabulary(found.size, found.longest_token_bytes, found.control)

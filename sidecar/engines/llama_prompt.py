@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sidecar import context
@@ -18,15 +18,7 @@ from sidecar.engines.llama_bodies import message_fields, tool_fields
 from sidecar.engines.llama_client import LlamaClient
 from sidecar.errors import BadRequest
 from sidecar.generation import GenerationRequest, Message
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What of a model's vocabulary is of use here; `control` are the texts of its control tokens."""
-
-    size: int
-    longest_token_bytes: int
-    control: Sequence[str] = ()
+from sidecar.gguf_vocabulary import Vocabulary
 
 
 class Prompts:

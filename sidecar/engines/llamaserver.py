@@ -28,7 +28,7 @@ from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llama_prompt import Prompts
 from sidecar.engines.supervisor import Death, Delay, Supervisor
-from sidecar.errors import EngineStalled, SidecarError, StartError
+from sidecar.errors import EngineStalled, StartError
 from sidecar.generation import (
     Capacity,
     Done,

@@ -20,6 +20,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING
 
+from sidecar import context
 from sidecar.errors import (
     BadRequest,
     EngineFault,

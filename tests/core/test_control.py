@@ -16,10 +16,13 @@ from sidecar.control import Control, listening, own_mib
 from sidecar.gate import Gate
 from sidecar.generation import EngineStats, GenerationRequest
 from sidecar.metrics import Metrics
-from sidecar.service import ServedModel, Service
+from sidecar.service import Service
+from sidecar.shelf import ServedModel, only
 from tests.fakes.engine import ScriptedEngine, loading
 
 Ask = Callable[[bytes], Awaitable[bytes]]
+
+MODEL = ServedModel("scripted")
 
 
 def served(path: Path, story: Callable[[Service, ScriptedEngine, Ask, Control], Awaitable[None]]) -> None:
@@ -35,7 +38,7 @@ def served(path: Path, story: Callable[[Service, ScriptedEngine, Ask, Control], 
 
     async def all_of_it() -> None:
         engine = ScriptedEngine()
-        service = Service(engine, Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        service = Service(only(MODEL, engine), MODEL, Gate(), Metrics(CollectorRegistry()))
         async with listening(service, path) as control:
             assert control is not None
             await story(service, engine, ask, control)
@@ -120,7 +123,7 @@ def test_a_socket_that_can_not_be_made_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        service = Service(ScriptedEngine(), Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        service = Service(only(MODEL, ScriptedEngine()), MODEL, Gate(), Metrics(CollectorRegistry()))
         async with listening(service, tmp_path / "nowhere" / "control.sock"):
             assert service.phase() == "ready"
 

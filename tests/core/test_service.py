@@ -28,14 +28,16 @@ from sidecar.generation import (
 )
 from sidecar.logs import JsonLines
 from sidecar.metrics import Metrics
-from sidecar.service import Drained, ServedModel, Service
+from sidecar.service import Drained, Service
+from sidecar.shelf import ServedModel, only
 from tests.fakes.engine import ANSWER, ScriptedEngine
 
 DONE = Done(Usage(1, 1))
+MODEL = ServedModel("scripted")
 
 
 def service(engine: ScriptedEngine) -> Service:
-    return Service(engine, Gate(), Metrics(CollectorRegistry()), ServedModel("scripted"))
+    return Service(only(MODEL, engine), MODEL, Gate(), Metrics(CollectorRegistry()))
 
 
 def request(prompt: str, deadline_s: float = 30.0, n: int = 1) -> GenerationRequest:
@@ -164,7 +166,7 @@ def test_no_more_are_priced_at_once_than_have_a_place() -> None:
                 return found
 
         engine = Slow()
-        served = Service(engine, Gate(max_queue=2), Metrics(CollectorRegistry()), ServedModel("scripted"))
+        served = Service(only(MODEL, engine), MODEL, Gate(max_queue=2), Metrics(CollectorRegistry()))
         work = [asyncio.create_task(all_of(served, request("hi"))) for _ in range(50)]
         await until(lambda: sum(task.done() for task in work) == 44)
         assert all(isinstance(task.exception(), QueueFull) for task in work if task.done())
@@ -274,10 +276,10 @@ def test_who_is_cut_before_the_first_step_is_told() -> None:
 def test_prompts_are_logged_only_when_asked_for(log_prompts: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         served = Service(
-            ScriptedEngine(),
+            only(MODEL, ScriptedEngine()),
+            MODEL,
             Gate(),
             Metrics(CollectorRegistry()),
-            ServedModel("scripted"),
             log_prompts=log_prompts,
         )
         await all_of(served, request("canary-7"))

@@ -17,7 +17,8 @@ from sidecar.api import create_app
 from sidecar.gate import Gate
 from sidecar.metrics import Metrics
 from sidecar.serve import listening
-from sidecar.service import ServedModel, Service
+from sidecar.service import Service
+from sidecar.shelf import ServedModel, only
 from tests.fakes.engine import ScriptedEngine
 
 MODEL = ServedModel("scripted", ("alias",))
@@ -59,7 +60,7 @@ def live_server(
     """Serve until the block ends. `access` goes to `create_app`."""
     engine = engine or ScriptedEngine()
     metrics = Metrics(CollectorRegistry())
-    service = Service(engine, gate or Gate(), metrics, MODEL)
+    service = Service(only(MODEL, engine), MODEL, gate or Gate(), metrics)
     app = create_app(service, metrics, **access)
     config = uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _Server(config)

@@ -20,6 +20,7 @@ from sidecar.registry import load_registry
 from sidecar.serve import Parts, listening, run
 from sidecar.service import Service
 from sidecar.settings import Settings, load
+from sidecar.shelf import only
 from tests.fakes.engine import ScriptedEngine, loading
 from tests.fakes.live import MODEL
 
@@ -39,7 +40,7 @@ class WaitingEngine(ScriptedEngine):
 
 def parts(settings: Settings) -> Parts:
     metrics = Metrics(CollectorRegistry())
-    service = Service(WaitingEngine(), Gate(), metrics, MODEL)
+    service = Service(only(MODEL, WaitingEngine()), MODEL, Gate(), metrics)
     app = create_app(service, metrics, api_key=settings.api_key)
     return Parts(app, service, metrics, load_registry(settings.profiles_path).select(None))
 
