@@ -24,9 +24,12 @@ usage: llm-sidecar COMMAND [flags]
   serve      serve the model (what `python server.py` does)
   download   fetch the profile's model and check its files
   warm       load the model once: download it, compile its kernels, answer nothing
+  profiles   every model of the registry, and whether it fits this machine
+  plan       explain a profile: every value and what set it, and the child's command line
   doctor     what is here, what is missing, and what to do about it
 
 Every command takes the flags of the server: llm-sidecar serve --help
+A name after plan is its profile: llm-sidecar plan hermes-3-8b-gptq
 """
 
 
@@ -110,6 +113,42 @@ def _warm(argv: Sequence[str]) -> int:
     return 0
 
 
+def _profiles(argv: Sequence[str]) -> int:
+    from rich.console import Console
+
+    from sidecar import gpu
+    from sidecar.explain import machine
+    from sidecar.explain_text import show_profiles
+    from sidecar.fit import fit
+    from sidecar.registry import load_registry
+    from sidecar.settings import load
+
+    settings = load(argv, os.environ)
+    registry, seen = load_registry(settings.profiles_path), gpu.look()
+    active = registry.select(settings.profile, settings.overrides())
+    listed = [*registry.profiles.values()]
+    if active.name not in registry.profiles:
+        listed.insert(0, active)
+    fits = [(profile, fit(profile, settings, seen)) for profile in listed]
+    show_profiles(Console(highlight=False), fits, active.name, machine(settings, seen))
+    return 0
+
+
+def _plan(argv: Sequence[str]) -> int:
+    from rich.console import Console
+
+    from sidecar import gpu
+    from sidecar.explain import explain
+    from sidecar.explain_text import show_plan
+    from sidecar.settings import load
+
+    if argv and not argv[0].startswith("-"):
+        argv = ("--profile", *argv)
+    settings = load(argv, os.environ)
+    show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look())))
+    return 0
+
+
 def _doctor(argv: Sequence[str]) -> int:
     from sidecar.doctor import examine, show
     from sidecar.settings import load
@@ -141,5 +180,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "download": _download,
     "warm": _warm,
+    "profiles": _profiles,
+    "plan": _plan,
     "doctor": _doctor,
 }

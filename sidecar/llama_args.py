@@ -123,8 +123,7 @@ def _on_cards(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
     if block.split_mode is not None:
         yield _one("llamacpp.split_mode", block.split_mode, "--split-mode", "-sm")
     elif profile.gpu.tensor_parallel_size is not None:
-        mode = "none" if profile.gpu.tensor_parallel_size == 1 else "layer"
-        yield _one("gpu.tensor_parallel_size", mode, "--split-mode", "-sm")
+        yield _one("gpu.tensor_parallel_size", profile.spread, "--split-mode", "-sm")
     if block.tensor_split:
         shares = ",".join(f"{share:g}" for share in block.tensor_split)
         yield _one("llamacpp.tensor_split", shares, "--tensor-split", "-ts")

@@ -20,6 +20,8 @@ from sidecar.profiles import (
 
 OWN = "own"
 GGUF_ID = re.compile(r"(?P<repository>[^@:]+)(@(?P<revision>[^:]+))?:(?P<file>.+\.gguf)")
+# What a profile says of its own model is not said of another one.
+ANOTHER: dict[str, Any] = {"vram_mib": None, "description": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def _transformers(profile: Profile, over: Overrides) -> Profile:
     if over.model_path is not None:
         _check_folder(over.model_path)
     block = {"sources": over.model and [over.model], "quantization": over.quantization}
-    return _updated(profile, over, block)
+    found = _updated(profile, over, block)
+    return found if over.model is None else found.model_copy(update=ANOTHER)
 
 
 def _llamacpp(profile: Profile, over: Overrides) -> Profile:
@@ -109,38 +112,47 @@ def _llamacpp(profile: Profile, over: Overrides) -> Profile:
         "batch_size": over.batch_size,
     }
     found = _updated(profile, over, block)
-    if over.model is None:
-        return found
-    assert found.llamacpp is not None
-    update = _of_file(found.llamacpp, over)
-    vision = {} if update.get("mmproj_filename", "") is not None else {"supports_vision": False}
-    return found.model_copy(update={"llamacpp": found.llamacpp.model_copy(update=update), **vision})
+    return found if over.model is None else _with_file(found, over)
 
 
-def _of_file(block: LlamaCpp, over: Overrides) -> dict[str, Any]:
-    """The keys that name the file. A checksum is kept only for the file that it was written for."""
+def _with_file(profile: Profile, over: Overrides) -> Profile:
+    """The profile with the file that is asked for, without what was said of another one."""
+    block = profile.llamacpp
+    assert block is not None
+    named = _named(over)
+    update = {"sha256": "", **named}
+    others: dict[str, Any] = ANOTHER
+    if Path(str(over.model)).name == Path(block.hf_filename).name:  # a copy of the same
+        update, others = named, {}
+    if named.get("hf_repo_id", block.hf_repo_id) != block.hf_repo_id:
+        # Another repository has another image encoder, or none.
+        update |= {"mmproj_filename": "", "mmproj_sha256": ""}
+        others = {**ANOTHER, "supports_vision": False}
+    return profile.model_copy(update={"llamacpp": block.model_copy(update=update), **others})
+
+
+def _named(over: Overrides) -> dict[str, str]:
+    """The keys that name the file."""
     if over.model_path is not None:
-        same = over.model_path.name == Path(block.hf_filename or "").name
-        return {"model_path": str(over.model_path), "sha256": block.sha256 if same else None}
-    named = GGUF_ID.fullmatch(over.model_id or "")
-    assert named is not None
-    update: dict[str, Any] = {
-        "model_path": None,
-        "hf_repo_id": named["repository"],
-        "hf_revision": named["revision"],
-        "hf_filename": named["file"],
-        "sha256": None,
+        return {"model_path": str(over.model_path)}
+    found = GGUF_ID.fullmatch(over.model_id or "")
+    assert found is not None
+    return {
+        "model_path": "",
+        "hf_repo_id": found["repository"],
+        "hf_revision": found["revision"] or "",
+        "hf_filename": found["file"],
     }
-    if named["repository"] != block.hf_repo_id:  # another repository has no such projector, or another one
-        update |= {"mmproj_filename": None, "mmproj_sha256": None}
-    return update
 
 
 def _updated(profile: Profile, over: Overrides, block: dict[str, Any]) -> Profile:
+    # For llama-server these only limit keys of its own block, if they are set at all.
+    limits = profile.backend == "transformers"
+    now = profile.gpu
     gpu = {
-        "max_model_len": over.context,
-        "max_concurrent_requests": over.parallel,
-        "max_batch_tokens": over.batch_size if profile.backend == "transformers" else None,
+        "max_model_len": over.context if limits or now.max_model_len else None,
+        "max_concurrent_requests": over.parallel if limits or now.max_concurrent_requests else None,
+        "max_batch_tokens": over.batch_size if limits else None,
     }
     mine = getattr(profile, profile.backend)
     return profile.model_copy(

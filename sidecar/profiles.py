@@ -67,23 +67,24 @@ class Gpu(_Block):
 
 
 class LlamaCpp(_Block):
-    """What llama-server is started with. What is not set is left to llama-server.
+    """What llama-server is started with. What is not set (None, or empty) is left to llama-server.
 
     The file is `model_path` (a path, or `embedded`), else `hf_filename`: below `model_root`, or in the
     hub's cache where there is no root; fetched from `hf_repo_id` when it is not there. `ctx_size` is
-    the context of one request. `n_gpu_layers` -1 is all of them, as is none given.
+    the context of one request. `n_gpu_layers` -1 is all of them, as is none given. `host` and `port`
+    are accepted, since registries have them, and change nothing.
     """
 
     model_root: str = ""
-    hf_repo_id: HubId | None = None
-    hf_filename: GgufName | None = None
-    hf_revision: Text | None = None
-    sha256: Sha256 | None = None
-    model_path: Text | None = None
-    mmproj_filename: GgufName | None = None
-    mmproj_sha256: Sha256 | None = None
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    hf_repo_id: HubId = ""
+    hf_filename: GgufName = ""
+    hf_revision: Text = ""
+    sha256: Sha256 = ""
+    model_path: Text = ""
+    mmproj_filename: GgufName = ""
+    mmproj_sha256: Sha256 = ""
+    host: str = ""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
     ctx_size: Count | None = None
     n_gpu_layers: Annotated[int, Field(ge=-1, le=10_000)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -110,11 +111,11 @@ class LlamaCpp(_Block):
 
     @model_validator(mode="after")
     def _names_a_file_that_can_be_served(self) -> LlamaCpp:
-        if self.model_path is None and self.hf_filename is None:
+        if not (self.model_path or self.hf_filename):
             raise ValueError(
                 "no file is named; set hf_filename (with hf_repo_id or model_root) or model_path"
             )
-        if self.model_path is None and not (self.hf_repo_id or self.model_root):
+        if not self.model_path and not (self.hf_repo_id or self.model_root):
             raise ValueError("hf_filename needs hf_repo_id (where from) or model_root (where it is)")
         if self.cpu_moe and self.n_cpu_moe is not None:
             raise ValueError("cpu_moe and n_cpu_moe exclude each other; set one of them")
@@ -194,6 +195,13 @@ class Profile(_Block):
         return self.gpu.max_batch_tokens or 512
 
     @property
+    def spread(self) -> str:
+        """How the model lies on several cards: by layers, where nothing else is said."""
+        if self.llamacpp and self.llamacpp.split_mode is not None:
+            return self.llamacpp.split_mode
+        return "none" if self.gpu.tensor_parallel_size == 1 else "layer"
+
+    @property
     def default_max_tokens(self) -> int:
         """The length of an answer for which the request asks nothing."""
         block = self.llamacpp if self.backend == "llamacpp" else self.transformers
@@ -203,7 +211,7 @@ class Profile(_Block):
 
 def _check_vision(profile: Profile) -> None:
     assert profile.llamacpp is not None
-    if profile.supports_vision and profile.llamacpp.mmproj_filename is None:
+    if profile.supports_vision and not profile.llamacpp.mmproj_filename:
         raise ValueError("supports_vision needs llamacpp.mmproj_filename, the file that reads images")
     if profile.llamacpp.mmproj_filename and not profile.supports_vision:
         raise ValueError("llamacpp.mmproj_filename needs supports_vision: true")

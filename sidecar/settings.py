@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +25,10 @@ DEFAULT_REGISTRY = Path(__file__).resolve().parent.parent / "config" / "llm_prof
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The values, after all sources have been asked. None is not set."""
+    """The values, after all sources have been asked. None is not set.
+
+    `origins` says of each value that was set what set it: a flag (`--port`) or a variable (`PORT`).
+    """
 
     profile: str | None = None
     profiles_path: Path = DEFAULT_REGISTRY
@@ -36,6 +39,14 @@ class Settings:
     load_in_4bit: bool = False
     device: str = "auto"
     threads: int | None = None
+    n_gpu_layers: int | None = None
+    parallel: int | None = None
+    batch_size: int | None = None
+    cuda_visible_devices: str | None = None
+    llama_server: str | None = None
+    cache_dir: Path | None = None
+    autoload: bool = False
+    auto_quantize: bool = True
     vram_budget_mib: int = 10752
     memory_budget_mib: int | None = None
     host: str = "127.0.0.1"
@@ -50,6 +61,7 @@ class Settings:
     drain_s: float = 30.0
     log_format: str = "plain"
     log_prompts: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def reached_at(self) -> str:
@@ -60,7 +72,16 @@ class Settings:
         """What stands over the profile."""
         bits: Quantization | None = "8bit" if self.load_in_8bit else None
         bits = "4bit" if self.load_in_4bit else bits
-        return Overrides(self.context, self.model_id, self.model_path, bits)
+        return Overrides(
+            context=self.context,
+            model_id=self.model_id,
+            model_path=self.model_path,
+            quantization=bits,
+            n_gpu_layers=self.n_gpu_layers,
+            threads=self.threads,
+            parallel=self.parallel,
+            batch_size=self.batch_size,
+        )
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -68,14 +89,16 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     parser = _parser()
     flags = vars(parser.parse_args(argv))
     given: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for row in TABLE:
         if flags.get(row.field) is not None:
             given[row.field] = _from_flag(parser, row, flags[row.field])
+            origins[row.field] = f"--{row.flag}"
         elif (found := _from_environ(row, environ, given.get("profile"))) is not None:
-            given[row.field] = found
+            origins[row.field], given[row.field] = found
     if given.get("load_in_8bit") and given.get("load_in_4bit"):
         raise ConfigError("LOAD_IN_8BIT and LOAD_IN_4BIT exclude each other; set one of them")
-    return Settings(**given)
+    return Settings(**given, origins=origins)
 
 
 def default_of(row: Setting) -> str:
@@ -83,6 +106,8 @@ def default_of(row: Setting) -> str:
     value = getattr(Settings(), row.field)
     if value is None or value is False or value == ():
         return ""
+    if value is True:
+        return "1"
     if isinstance(value, Path):
         return "config/llm_profiles.yaml"
     if row.field.endswith("_mib"):
@@ -165,7 +190,8 @@ def _from_flag(parser: _Parser, row: Setting, text: str) -> Any:
         parser.error(f"--{row.flag}: {_shown(text)} can not be used; accepted: {row.accepts}")
 
 
-def _from_environ(row: Setting, environ: Mapping[str, str], profile: str | None) -> Any:
+def _from_environ(row: Setting, environ: Mapping[str, str], profile: str | None) -> tuple[str, Any] | None:
+    """The first name that is set, and its value."""
     found = {
         name: environ[name].strip()
         for name in row.names
@@ -179,7 +205,7 @@ def _from_environ(row: Setting, environ: Mapping[str, str], profile: str | None)
                 f"{first}={_shown(found[first])} and {name}={_shown(found[name])} are two names of "
                 "one setting with different values; set one of them"
             )
-    return next(iter(values.values()), None)
+    return next(iter(values.items()), None)
 
 
 def _parsed(row: Setting, name: str, text: str) -> Any:

@@ -5,16 +5,12 @@ A row says how a text becomes a value; where the text comes from is `sidecar.set
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|GB|G|MiB|MB|M)", re.IGNORECASE)
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
+from sidecar.settings_parse import hosts, matching, seconds, size_mib, truth, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,59 +27,9 @@ class Setting:
     example: str = ""
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or not low <= int(text) <= high:
-            raise ValueError(text)
-        return int(text)
-
-    return parse
-
-
-def _seconds(high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        number = text.removesuffix("s").strip()
-        if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", number, re.ASCII) or float(number) > high:
-            raise ValueError(text)
-        return float(number)
-
-    return parse
-
-
-def _matching(pattern: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(text)
-        return text
-
-    return parse
-
-
-def _truth(text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ValueError(text)
-
-
-def size_mib(text: str) -> int:
-    """`10.5GiB`, `10752MiB`; GB means GiB, as in `10.5 GB = 10752 MiB`. Never a bare number."""
-    found = _SIZE.fullmatch(text)
-    if found is None:
-        raise ValueError(text)
-    mib = float(found[1]) * (1024 if found[2][0] in "gG" else 1)
-    if not 1 <= mib <= 2**24:
-        raise ValueError(text)
-    return int(mib)
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not all(re.fullmatch(r"[A-Za-z0-9.:\[\]_-]{1,255}", name) for name in names):
-        raise ValueError(text)
-    return names
-
-
-_HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?"
+_HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?(:[A-Za-z0-9][\w ./+-]{0,200}\.gguf)?"
+_DEVICE = r"auto|cpu|cuda(:\d{1,2})?"
+_CARDS = r"-1|(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+)(?:,(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+))*"
 _SIZES = "a size with its unit, such as 10.5GiB or 10752MiB"
 _ADDRESS = r"[A-Za-z0-9.:_-]{1,255}"
 
@@ -91,7 +37,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "profile",
         ("LLM_PROFILE_NAME",),
-        _matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
+        matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
         "the name of a profile",
         "Which profile of the registry is served; `embedded` when nothing else is said.",
         "profile",
@@ -107,23 +53,23 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "model_id",
         ("MODEL_ID",),
-        _matching(_HUB_ID),
-        "a hub id such as owner/name or owner/name@revision",
-        "A model of the hub in place of the profile's sources.",
+        matching(_HUB_ID),
+        "a hub id such as owner/name or owner/name@revision, or a file of one: owner/name:file.gguf",
+        "A model of the hub in place of the profile's; a GGUF file of it is served by llama-server.",
         "model_id",
     ),
     Setting(
         "model_path",
         ("MODEL_PATH",),
         Path,
-        "a folder with config.json and *.safetensors",
-        "A local model in place of the profile's sources.",
+        "a *.gguf file, or a folder with config.json and *.safetensors",
+        "A local model in place of the profile's; a *.gguf file is served by llama-server.",
         "model_path",
     ),
     Setting(
         "context",
         ("CONTEXT_SIZE", "N_CTX", "HERMES_CTX", "LLAMACPP_CTX_SIZE_OVERRIDE"),
-        _whole(16, 10_000_000),
+        whole(16, 10_000_000),
         "a number of tokens, 16 or more",
         "Context in tokens, prompt and answer together. HERMES_CTX counts for hermes-* only.",
         "context_size",
@@ -132,7 +78,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "load_in_8bit",
         ("LOAD_IN_8BIT",),
-        _truth,
+        truth,
         "1 or 0",
         "Quantise to 8 bits while loading (bitsandbytes, CUDA only).",
         "load_in_8bit",
@@ -141,7 +87,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "load_in_4bit",
         ("LOAD_IN_4BIT",),
-        _truth,
+        truth,
         "1 or 0",
         "Quantise to 4 bits while loading (bitsandbytes, CUDA only).",
         "load_in_4bit",
@@ -150,7 +96,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "device",
         ("DEVICE",),
-        _matching(_DEVICE.pattern),
+        matching(_DEVICE),
         "auto, cpu, cuda or cuda:N",
         "Where the model runs; auto takes a card when there is one.",
         "device",
@@ -158,10 +104,73 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "threads",
         ("THREADS", "N_THREADS", "LLAMACPP_THREADS_OVERRIDE"),
-        _whole(1, 1024),
+        whole(1, 1024),
         "a number from 1 to 1024",
         "Threads of the model on a CPU; one fewer than the cores when not set.",
         "threads",
+    ),
+    Setting(
+        "n_gpu_layers",
+        ("N_GPU_LAYERS", "LLAMACPP_N_GPU_LAYERS_OVERRIDE"),
+        whole(-1, 10_000),
+        "a number of layers; -1, or more than there are, is all",
+        "How many layers llama-server keeps on the card; all when nothing else is said.",
+        "n_gpu_layers",
+    ),
+    Setting(
+        "parallel",
+        ("LLAMACPP_PARALLEL_OVERRIDE",),
+        whole(1, 1024),
+        "a number from 1 to 1024",
+        "Requests at the same time, in place of the profile's.",
+        "parallel",
+    ),
+    Setting(
+        "batch_size",
+        ("N_BATCH", "LLAMACPP_BATCH_SIZE_OVERRIDE"),
+        whole(1, 1_000_000),
+        "a number of tokens",
+        "Tokens of prompts in one step, in place of the profile's.",
+        "batch_size",
+    ),
+    Setting(
+        "cuda_visible_devices",
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE",),
+        matching(_CARDS),
+        "indices in the order of the PCI bus, or UUIDs, separated by commas; -1 is no card",
+        "The cards that the model may use, in place of the profile's `gpu.device_ids`.",
+    ),
+    Setting(
+        "llama_server",
+        ("LLAMA_SERVER_PATH",),
+        str,
+        "the path of a program",
+        "The llama-server of GGUF profiles; the one on PATH when not set.",
+        "llama_server",
+    ),
+    Setting(
+        "cache_dir",
+        ("LLM_CACHE_DIR",),
+        Path,
+        "the path of a folder",
+        "What profiles call /models: its folder gguf is where GGUF files are looked for first.",
+        "cache_dir",
+    ),
+    Setting(
+        "autoload",
+        ("AUTOLOAD",),
+        truth,
+        "1 or 0",
+        "Load a model that is not loaded when a request names it; otherwise the request is answered 503.",
+        "autoload",
+        switch=True,
+    ),
+    Setting(
+        "auto_quantize",
+        ("AUTO_QUANTIZE",),
+        truth,
+        "1 or 0",
+        "Quantise a 16-bit model that does not fit, once, at its first start.",
     ),
     Setting(
         "vram_budget_mib",
@@ -182,7 +191,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "host",
         ("HOST",),
-        _matching(_ADDRESS),
+        matching(_ADDRESS),
         "an address or a host name",
         "The address to listen on; 0.0.0.0 is every one. Set API_KEY then.",
         "host",
@@ -190,7 +199,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "port",
         ("PORT",),
-        _whole(0, 65535),
+        whole(0, 65535),
         "a number from 0 to 65535",
         "The port to listen on; 0 takes a free one.",
         "port",
@@ -198,14 +207,14 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "api_key",
         ("API_KEY",),
-        _matching(r"[\x21-\x7e]{1,512}"),
+        matching(r"[\x21-\x7e]{1,512}"),
         "1 to 512 printable characters without spaces",
         "Every route but the health ones asks for `Authorization: Bearer` with this key.",
     ),
     Setting(
         "allowed_hosts",
         ("ALLOWED_HOSTS",),
-        _hosts,
+        hosts,
         "host names, separated by commas",
         "Names under which the service may be reached, and web pages that may use it.",
         "allowed_hosts",
@@ -213,14 +222,14 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "publish_address",
         ("PUBLISH_ADDRESS",),
-        _matching(_ADDRESS),
+        matching(_ADDRESS),
         "an address or a host name",
         "The address under which people reach a container; HOST when not set.",
     ),
     Setting(
         "metrics_port",
         ("METRICS_PORT",),
-        _whole(1, 65535),
+        whole(1, 65535),
         "a number from 1 to 65535",
         "Serve /metrics on this port too, without a key (often 9091).",
         "metrics_port",
@@ -235,7 +244,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "max_queue",
         ("MAX_QUEUE",),
-        _whole(0, 100_000),
+        whole(0, 100_000),
         "a number from 0 to 100000",
         "How many requests may wait; the next one is answered 429.",
         "max_queue",
@@ -243,7 +252,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "queue_timeout_s",
         ("QUEUE_TIMEOUT",),
-        _seconds(3600),
+        seconds(3600),
         "seconds, up to 3600",
         "How long a request may wait for its turn.",
         "queue_timeout",
@@ -251,7 +260,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "drain_s",
         ("DRAIN_SECONDS",),
-        _seconds(3600),
+        seconds(3600),
         "seconds, up to 3600",
         "How long running answers may go on after SIGTERM.",
         "drain_seconds",
@@ -259,7 +268,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "log_format",
         ("LOG_FORMAT",),
-        _matching("plain|json"),
+        matching("plain|json"),
         "plain or json",
         "The form of the log's lines.",
         "log_format",
@@ -267,7 +276,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "log_prompts",
         ("LOG_PROMPTS",),
-        _truth,
+        truth,
         "1 or 0",
         "Write prompts into the log; otherwise it never holds one.",
     ),

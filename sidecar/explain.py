@@ -1,0 +1,238 @@
+"""What would be served, and why so: every effective value with what set it. Values in, values out.
+
+The one place that looks is `engine_command`, which asks the llama-server that is here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from sidecar import embedded
+from sidecar.budget import MIB
+from sidecar.engines import llama_binary, worker_config
+from sidecar.errors import ConfigError
+from sidecar.fit import Fit, fit
+from sidecar.gpu import GpuLook, GpuUnreadable
+from sidecar.llama_args import LlamaFiles, llama_args
+from sidecar.overrides import OWN
+from sidecar.pinning import child_environment
+from sidecar.profiles import EMBEDDED, LlamaCpp, Profile
+from sidecar.registry import load_registry
+from sidecar.settings import Settings
+from sidecar.settings_table import TABLE
+from sidecar.unused import Unused, unused, unused_settings
+
+# The settings that stand over a key of the profile; of the second kind, only where the key changed.
+OVER: dict[str, tuple[str, ...]] = {
+    "gpu.max_model_len": ("context",),
+    "gpu.max_concurrent_requests": ("parallel",),
+    "gpu.max_batch_tokens": ("batch_size",),
+    "llamacpp.ctx_size": ("context",),
+    "llamacpp.n_gpu_layers": ("n_gpu_layers",),
+    "llamacpp.threads": ("threads",),
+    "llamacpp.parallel": ("parallel",),
+    "llamacpp.batch_size": ("batch_size",),
+    "transformers.quantization": ("load_in_8bit", "load_in_4bit"),
+}
+MODEL = ("model_path", "model_id")
+ENGINE_SETTINGS = {
+    "transformers": ("device", "threads", "vram_budget_mib", "memory_budget_mib", "auto_quantize"),
+    "llamacpp": ("device", "vram_budget_mib", "llama_server", "cache_dir"),
+}
+CHOICE = ("profile", "profiles_path", "cuda_visible_devices", "autoload")
+SECRET = ("api_key",)
+# What a container calls the folder that LLM_CACHE_DIR is.
+MOUNT = "/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One value; `origin` is what set it."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How the child is started. `notes` say what the line itself can not."""
+
+    environment: Mapping[str, str]
+    words: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that `llm-sidecar plan` says."""
+
+    profile: Profile
+    fit: Fit
+    keys: tuple[Row, ...]
+    unsaid: tuple[str, ...]
+    limits: tuple[Row, ...]
+    settings: tuple[Row, ...]
+    unused: Unused
+    command: Command
+
+
+async def explain(settings: Settings, seen: GpuLook) -> Explanation:
+    """Raises what a start with these settings would raise before it loads anything."""
+    registry, over = load_registry(settings.profiles_path), settings.overrides()
+    written = registry.written(settings.profile, over)
+    profile = registry.select(settings.profile, over)
+    keys = tuple(_keys(written if written.backend == profile.backend else profile, profile, settings))
+    return Explanation(
+        profile=profile,
+        fit=fit(profile, settings, seen),
+        keys=tuple(row for row in keys if row.value),
+        unsaid=tuple(row.name for row in keys if not row.value),
+        limits=limits(profile, settings),
+        settings=tuple(_settings(profile, settings)),
+        unused=(*unused(profile), *unused_settings(profile, settings)),
+        command=await engine_command(profile, settings, on_gpu=bool(seen) and isinstance(seen, tuple)),
+    )
+
+
+def _keys(written: Profile, profile: Profile, settings: Settings) -> Iterator[Row]:
+    for name, before, after, is_set in _pairs(written, profile):
+        yield Row(name, _shown(after), _origin(name, before, after, is_set, profile, settings))
+
+
+def _pairs(written: BaseModel, now: BaseModel, above: str = "") -> Iterator[tuple[str, object, object, bool]]:
+    for name in type(now).model_fields:
+        before, after = getattr(written, name), getattr(now, name)
+        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
+            if name in ("gpu", getattr(now, "backend", "")):
+                yield from _pairs(before, after, f"{name}.")
+        elif name not in ("name", "display_name", "description", "llamacpp", "transformers"):
+            yield f"{above}{name}", before, after, name in written.model_fields_set
+
+
+def _origin(
+    name: str, before: object, after: object, is_set: bool, profile: Profile, settings: Settings
+) -> str:
+    said = [field for field in OVER.get(name, ()) if getattr(settings, field) not in (None, False)]
+    if before != after and not said:
+        said = [field for field in MODEL if field in settings.origins]
+    if profile.name == OWN and is_set and not said:
+        said = [field for field in MODEL if field in settings.origins]
+    if said:
+        return origin(settings, said[0])
+    return "profile" if is_set else "default"
+
+
+def origin(settings: Settings, field: str) -> str:
+    """What set the setting, in words."""
+    found = settings.origins.get(field)
+    if found is None:
+        return "default"
+    return f"command line {found}" if found.startswith("--") else f"environment {found}"
+
+
+def machine(settings: Settings, seen: GpuLook) -> str:
+    """The cards of this machine, and what may be used of each."""
+    if isinstance(seen, GpuUnreadable) or not seen:
+        return "no NVIDIA card here: everything runs on the CPU"
+    cards = ", ".join(f"{card.name} {card.memory_total_bytes // MIB} MiB" for card in seen)
+    return f"{cards}; VRAM_BUDGET {settings.vram_budget_mib} MiB on each"
+
+
+def limits(profile: Profile, settings: Settings) -> tuple[Row, ...]:
+    """What holds while it runs, and what it follows from."""
+    each, slots = profile.context, profile.slots
+    share = profile.gpu.gpu_memory_fraction
+    rows = [
+        Row("context of one request", f"{each} tokens", "prompt and answer together"),
+        Row("requests at once", str(slots), "the next ones wait"),
+        Row("answer", f"{profile.default_max_tokens} tokens", "where the request asks nothing"),
+        Row("waiting", str(settings.max_queue), "one more is answered 429"),
+        Row("one card", f"{settings.vram_budget_mib} MiB", "VRAM_BUDGET"),
+    ]
+    if profile.backend == "llamacpp":
+        rows.insert(2, Row("context of all", f"{each * slots} tokens", f"{slots} x {each}"))
+        if share is not None:
+            why = "gpu.gpu_memory_fraction, where that is less"
+            rows.append(Row("", f"{share:.0%} of the card", why))
+    return tuple(rows)
+
+
+def _settings(profile: Profile, settings: Settings) -> Iterator[Row]:
+    over = {field for fields in OVER.values() for field in fields} | set(MODEL)
+    others = {field for fields in ENGINE_SETTINGS.values() for field in fields}
+    mine = (*CHOICE, *ENGINE_SETTINGS[profile.backend])
+    for row in TABLE:
+        if row.field in mine or row.field not in (over | others):
+            value = getattr(settings, row.field)
+            text = "(set)" if value and row.field in SECRET else _shown(value)
+            text = f"{text} MiB" if text and row.field.endswith("_mib") else text
+            yield Row(row.names[0], text, origin(settings, row.field))
+
+
+def _shown(value: object) -> str:
+    if value is None or value in ("", [], ()):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) -> Command:
+    """The child's command line; from the newest spellings where there is no binary to ask."""
+    environment = child_environment(profile, settings)
+    if profile.backend == "transformers":
+        told = worker_config(profile, settings)
+        values = ((name, getattr(told, name)) for name in told.__struct_fields__)
+        listed = ", ".join(f"{name} {_shown(value)}" for name, value in values if _shown(value))
+        return Command(
+            environment, (sys.executable, "-m", "sidecar.worker"), (f"told over its socket: {listed}",)
+        )
+    return await _llama_command(profile, settings, environment, on_gpu=on_gpu)
+
+
+async def _llama_command(
+    profile: Profile, settings: Settings, environment: Mapping[str, str], *, on_gpu: bool
+) -> Command:
+    assert profile.llamacpp is not None
+    files = planned_files(profile.llamacpp, settings.cache_dir)
+    notes = [f"not here yet: {file}" for file in (files.model, files.mmproj) if file and not file.is_file()]
+    notes.append("--port 0 stands for a free port, taken at each start; its key is in LLAMA_API_KEY")
+    try:
+        path = llama_binary.find(settings.llama_server, os.environ)
+    except ConfigError as error:
+        notes.append(f"{error.message}; until then each flag is shown in its newest spelling")
+        path, flags = settings.llama_server or llama_binary.NAME, None
+    else:
+        binary = await llama_binary.ask(path, {**os.environ, **environment})
+        flags, on_gpu = binary.flags, bool(binary.devices)
+    on_gpu = on_gpu and settings.device != "cpu"
+    words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
+    return Command(environment, words, tuple(notes))
+
+
+def planned_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles:
+    """Where the files are, or will be once they are fetched. `cache_dir` stands for `/models`."""
+    folder = Path(block.model_root) if block.model_root else _snapshot(block)
+    if cache_dir is not None and folder.is_relative_to(MOUNT):
+        folder = cache_dir / folder.relative_to(MOUNT)
+    model = Path(block.model_path) if block.model_path else folder / block.hf_filename
+    if block.model_path == EMBEDDED:
+        model = embedded.GGUF_Q8_0
+    return LlamaFiles(model, folder / block.mmproj_filename if block.mmproj_filename else None)
+
+
+def _snapshot(block: LlamaCpp) -> Path:
+    """The repository's folder in the hub's cache."""
+    from huggingface_hub import constants  # reads its environment at import
+
+    repository = f"models--{block.hf_repo_id.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / repository / "snapshots" / (block.hf_revision or "main")
