@@ -62,6 +62,7 @@ def build(settings: Settings) -> Parts:
         served_model(profile),
         Gate(settings.max_queue, settings.queue_timeout_s),
         metrics,
+        autoload=settings.autoload,
         drain_s=settings.drain_s,
         log_prompts=settings.log_prompts,
     )

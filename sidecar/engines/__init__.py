@@ -9,6 +9,7 @@ from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
 from sidecar.generation import Engine
+from sidecar.pinning import child_environment
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 from sidecar.worker.messages import WorkerConfig
@@ -17,7 +18,7 @@ from sidecar.worker.messages import WorkerConfig
 def open_engine(profile: Profile, settings: Settings) -> Engine:
     """The engine for the profile, not yet started. Raises ConfigError where its program is missing."""
     if profile.backend == "transformers":
-        return WorkerEngine(worker_config(profile, settings))
+        return WorkerEngine(worker_config(profile, settings), child_environment(profile, settings))
     return LlamaServerEngine(llama_launch(profile, settings))
 
 
@@ -25,10 +26,11 @@ def llama_launch(profile: Profile, settings: Settings) -> Launch:
     """What llama-server is started with, from the profile and what stands over it."""
     assert profile.llamacpp is not None
     return Launch(
-        profile,
-        llama_binary.find(None, os.environ),
-        fetching.Job(profile.llamacpp),
-        settings.device,
+        profile=profile,
+        binary=llama_binary.find(settings.llama_server, os.environ),
+        fetch=fetching.Job(profile.llamacpp, settings.cache_dir),
+        wanted_device=settings.device,
+        environment=child_environment(profile, settings),
     )
 
 

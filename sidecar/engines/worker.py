@@ -12,13 +12,13 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
 
 from sidecar import errors
-from sidecar.engines.boot import Boot, Item, as_error, released
+from sidecar.engines.worker_boot import Boot, Item, as_error, released
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.errors import EngineCrashed, EngineStalled, SidecarError, Unsupported
@@ -78,11 +78,13 @@ class WorkerEngine:
     def __init__(
         self,
         config: WorkerConfig,
+        environment: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
         stall_s: float | None = None,
         delay_s: Delay = restart_delay_s,
     ) -> None:
         self._config = config
+        self._environment = environment or {}
         self._command = tuple(command)
         self._stall_s = stall_s
         self._supervisor = Supervisor("worker", self._live, delay_s)
@@ -175,7 +177,7 @@ class WorkerEngine:
 
     async def _live(self) -> Death:
         """From start to death of one worker."""
-        boot = self._boot = await Boot.start(self._command)
+        boot = self._boot = await Boot.start(self._command, self._environment)
         self._death_cause = None
         stall = asyncio.create_task(self._watch_stall(boot), name="worker-stall")
         try:

@@ -42,6 +42,7 @@ async def engine(*script: str, stall_s: float = 60.0) -> AsyncIterator[WorkerEng
     """Restarts at once, five times at most: the real waits are a table further down."""
     made = WorkerEngine(
         CONFIG,
+        {},
         (sys.executable, str(FAKE), *script),
         stall_s,
         lambda deaths, _: 0.01 if len(deaths) < 5 else None,

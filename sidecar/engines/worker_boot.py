@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -40,12 +40,12 @@ class Boot:
         self.heard_at = time.monotonic()
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> Boot:
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> Boot:
         """Start `command --fd N`, N being the other end of our socket pair."""
         ours, theirs = socket.socketpair()
         # The package is found wherever the server was started from.
         path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-        env = {**os.environ, "PYTHONPATH": path}
+        env = {**os.environ, **environment, "PYTHONPATH": path}
         env.pop("API_KEY", None)  # the worker serves whom we let in
         with theirs:
             fd = theirs.fileno()
