@@ -23,6 +23,7 @@
     └─ StartError            the operator can fix it; only at start
        ├─ ConfigError           a setting or a profile
        ├─ WeightsMissing        no file, and nowhere to fetch it from
+       │  └─ NotOnHub              the hub has no such model, or not for us
        ├─ WeightsDamaged        a file that is not what it should be
        ├─ NoMemoryNow           the device is full at the moment
        └─ PortInUse             somebody else listens there
@@ -217,6 +218,12 @@ class WeightsMissing(StartError):
 
     code = "weights_missing"
     exit_code = 66
+
+
+class NotOnHub(WeightsMissing):
+    """The hub has no such repository, revision or file, or does not give it to us."""
+
+    code = "not_on_hub"
 
 
 class WeightsDamaged(StartError):

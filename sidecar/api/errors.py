@@ -56,6 +56,7 @@ STATUS: dict[type[errors.SidecarError], Row] = {
     errors.StartError: Row(503, UNAVAILABLE, retry=False),
     errors.ConfigError: Row(503, UNAVAILABLE, retry=False),
     errors.WeightsMissing: Row(503, UNAVAILABLE, retry=False),
+    errors.NotOnHub: Row(503, UNAVAILABLE, retry=False),
     errors.WeightsDamaged: Row(503, UNAVAILABLE, retry=False),
     errors.NoMemoryNow: Row(503, UNAVAILABLE, retry_after_s=30),
     errors.PortInUse: Row(503, UNAVAILABLE, retry=False),
