@@ -209,6 +209,7 @@ def _checked(one: _Wanted, path: Path | None, on_progress: Callable[[float, str]
     assert path is not None, "fetched, or refused before"
     gguf.check(path)
     if one.sha256:
-        on_progress(1.0, f"checking the sum of {path.name}")
+        if checksums.remembered(path) is None:
+            on_progress(1.0, f"checking the sum of {path.name}")
         checksums.require(path, one.sha256, "the profile")
     return path

@@ -17,7 +17,6 @@ T = TypeVar("T")
 # Seconds between tries that bring nothing new; every byte that comes starts the series anew.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 LOCK_POLL_S = 0.25
-CHUNK_BYTES = 1024 * 1024
 # Answers that another try may change.
 PASSING = (408, 429, 500, 502, 503, 504)
 
@@ -142,7 +141,7 @@ def _stream(url: str, part: Path, have: int, on_bytes: Callable[[int], None]) ->
         if have and not goes_on:
             on_bytes(-have)
         with part.open("ab" if goes_on else "wb") as sink:
-            for chunk in answer.iter_bytes(CHUNK_BYTES):
+            for chunk in answer.iter_bytes():
                 sink.write(chunk)
                 on_bytes(len(chunk))
             sink.flush()

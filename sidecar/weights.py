@@ -1,4 +1,4 @@
-"""Where a profile's model files are: in the package, in a folder, or fetched from the hub.
+"""Where a profile's model files are: in the package, in a folder, in a hub cache, or fetched.
 
 Only safetensors are ever loaded. A folder with pickled weights or with code of its own is refused
 by name, before anything reads it.
@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sidecar import embedded
-from sidecar.errors import ConfigError, WeightsDamaged, WeightsMissing
+from sidecar import embedded, hub, hub_cache
+from sidecar.errors import ConfigError, NotOnHub, WeightsDamaged, WeightsMissing
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+INDEX = "model.safetensors.index.json"
 MIB = 1024 * 1024
-# Only a model that does not exist sends us on to the next source: a cut line or a full disk must
-# not end in another model than the one that was asked for.
-NOT_THERE = ("RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 # The files of a model that are data: weights, configuration, tokenizer, chat template.
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -33,13 +30,13 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> Path:
     """The folder of the first source that can be had; hub ids may carry `@revision`.
 
-    `on_progress` gets a fraction and a text while files are fetched. Raises WeightsMissing that
-    says why each source failed.
+    What a hub cache holds is taken before any network is asked. `on_progress` gets a fraction and a
+    text while files are fetched. Raises WeightsMissing that says why each source failed.
     """
-    failures = []
     for source in sources:
-        if (carried := _carried(source)) is not None:
-            return carried
+        if (cached := _cached(source)) is not None:
+            return cached
+    failures = []
     for source in sources:
         if source == EMBEDDED:
             return embedded.MODEL_DIR
@@ -52,71 +49,65 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
             log.warning("%s; trying %s", failures[-1], source)
         try:
             return _fetch(source, on_progress)
-        except Exception as error:  # the hub's client raises errors of many libraries
-            failures.append(f"{source}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
-            if type(error).__name__ not in NOT_THERE:
-                break
+        except NotOnHub as error:
+            failures.append(error.message)
+        except WeightsMissing as error:
+            # Only a model that does not exist sends us on to the next source: a cut line or a full
+            # disk must not end in another model than the one that was asked for.
+            failures.append(error.message)
+            break
     raise WeightsMissing(
         "No model files could be had. "
-        + "; ".join(failures)
-        + ". Set MODEL_PATH to a folder, MODEL_ID to a repository, or HF_TOKEN for a gated one."
+        + " ".join(failures)
+        + " Set MODEL_PATH to a folder, MODEL_ID to a repository, or HF_TOKEN for a gated one."
     )
 
 
-def _carried(source: str) -> Path | None:
-    """The model in the hub cache that an image may carry (`PRELOADED_MODELS`); no network is asked."""
-    cache = os.environ.get("PRELOADED_MODELS")
-    if not cache or not HUB_ID.fullmatch(source) or not Path(cache).is_dir():
+def _cached(source: str) -> Path | None:
+    """The model in the hub's cache, or in the one that an image may carry (`PRELOADED_MODELS`)."""
+    if source == EMBEDDED or source.startswith(("/", ".", "~")) or Path(source).is_dir():
         return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     repository, _, revision = source.partition("@")
-    try:
-        found = snapshot_download(
-            repository, revision=revision or None, cache_dir=Path(cache) / "hub", local_files_only=True
-        )
-    except LocalEntryNotFoundError:
-        return None
-    return Path(found)
+    caches = [hub_cache.root()]
+    if carried := os.environ.get("PRELOADED_MODELS"):
+        caches.append(Path(carried) / "hub")
+    for cache in caches:
+        folder = hub_cache.snapshot(cache, repository, revision)
+        if folder is not None and _is_whole(folder):
+            return folder
+    return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a download of it came to its end, as far as its own files tell."""
+    return (
+        (folder / "config.json").is_file()
+        and any(folder.glob("*.safetensors"))
+        and not _missing_weights(folder)
+        and any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    )
 
 
 def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
-    from huggingface_hub import snapshot_download  # reads its environment at import
-    from tqdm import tqdm
-
     repository, _, revision = source.partition("@")
-
-    class Bar(tqdm):  # type: ignore[misc]  # tqdm ships no types
-        """Counts bytes like any tqdm, and tells instead of drawing."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere()})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            shown = super().update(n)
-            if self.total and self.unit == "B":
-                on_progress(min(self.n / self.total, 1.0), f"{repository} {self.n / 1e6:.0f} MB")
-            return bool(shown)
-
     on_progress(0.0, repository)
-    return Path(
-        snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=list(WANTED),
-            ignore_patterns=["consolidated*"],
-            tqdm_class=Bar,
+    there = hub.listing(repository, revision)
+    names = sorted(_wanted(there.files))
+    if "config.json" not in names:
+        raise WeightsMissing(
+            f"{repository} holds no config.json, so it is no model for transformers; a repository with "
+            "config.json and *.safetensors is needed, or a profile with backend `llamacpp` for GGUF files."
         )
-    )
+    files = hub.fetch(there, names, on_progress)
+    return files[0].parent
 
 
-class _Nowhere:
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
+def _wanted(names: Iterable[str]) -> Iterable[str]:
+    """Those of the repository's own folder: what is below it is the same model in another form."""
+    for name in names:
+        own = "/" not in name and not name.startswith("consolidated")
+        if own and any(fnmatch(name, pattern) for pattern in WANTED):
+            yield name
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -146,6 +137,12 @@ def check(folder: Path) -> dict[str, Any]:
             + (f", only pickled weights ({', '.join(pickled[:3])}), which can run code" if pickled else "")
             + ". Convert it to safetensors."
         )
+    if missing := _missing_weights(folder):
+        raise WeightsMissing(
+            f"{folder} lacks {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            + f", which {INDEX} names; fetch the model again."
+        )
     for file in weights:
         _check_header(file)
     quantize_config = folder / "quantize_config.json"  # where auto-gptq's older versions said it
@@ -166,11 +163,27 @@ def title(folder: Path) -> str:
 
 def stored_mib(folder: Path) -> float:
     """The size on disk of the weights that are loaded: those of the index, where there is one."""
-    index = folder / "model.safetensors.index.json"
-    names = {file.name for file in folder.glob("*.safetensors")}
-    if index.is_file():
-        names &= set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-    return sum((folder / name).stat().st_size for name in names) / MIB
+    names = _indexed(folder) or {file.name for file in folder.glob("*.safetensors")}
+    return sum((folder / name).stat().st_size for name in names if (folder / name).is_file()) / MIB
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    """The files that the index names and the folder lacks."""
+    return sorted(name for name in _indexed(folder) if not (folder / name).is_file())
+
+
+def _indexed(folder: Path) -> set[str]:
+    """The files of the model's index; none where there is no index. Raises WeightsDamaged."""
+    index = folder / INDEX
+    if not index.is_file():
+        return set()
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsDamaged(f"{index} is no index of weights; fetch the model again.") from error
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise WeightsDamaged(f"{index} names files outside of its folder; fetch the model again.")
+    return names
 
 
 def _check_header(file: Path) -> None:

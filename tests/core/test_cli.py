@@ -87,7 +87,8 @@ def _cached(root: Path, repository: str, commit: str) -> Path:
     (model / "refs" / "main").write_text(commit)
     folder = model / "snapshots" / commit
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({}))
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text(json.dumps({}))
     return folder
 
 
