@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import anyio
 
 from sidecar import errors
-from sidecar.engines.worker_boot import Boot, Item, as_error, released
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
+from sidecar.engines.worker_boot import Boot, Item, as_error, released
 from sidecar.errors import EngineCrashed, EngineStalled, SidecarError, Unsupported
 from sidecar.generation import (
     Delta,
