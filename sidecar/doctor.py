@@ -61,6 +61,9 @@ def _profile(settings: Settings) -> Finding:
 
 
 def _described(profile: Profile) -> str:
+    if profile.llamacpp is not None and profile.backend == "llamacpp":
+        file = profile.llamacpp.model_path or profile.llamacpp.hf_filename
+        return f"{profile.name}: context {profile.context}; served by llama-server from {file}"
     sources = profile.transformers.sources if profile.transformers else []
     here = [source for source in sources if source == weights.EMBEDDED or Path(source).is_dir()]
     where = "its files are here" if here else f"its files come from {' or '.join(sources)}"

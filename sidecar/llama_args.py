@@ -71,7 +71,8 @@ def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
     yield _one("the model", str(files.model), "--model", "-m")
     if files.mmproj is not None:
         yield _one("llamacpp.mmproj_filename", str(files.mmproj), "--mmproj", "-mm")
-    yield _one("the engine", "127.0.0.1", "--host")
+    # Its own default too; the help of some old builds does not say that the flag takes a value.
+    yield _nicety(("--host", "127.0.0.1"))
     yield _one("the engine", str(port), "--port")
     # Otherwise it tells every client the path of the file.
     yield _nicety(("--alias", profile.model_id))
@@ -186,7 +187,7 @@ def _said(wish: _Wish, profile: Profile, flags: LlamaFlags | None) -> Words:
             return way
     if not wish.needed:
         return ()
-    known = " or ".join(dict.fromkeys(" ".join(way) for way in wish.ways))
+    known = " or ".join(dict.fromkeys(" ".join(way[:1]) for way in wish.ways))
     raise ConfigError(
         f"profile {profile.name}: {wish.key} needs {known}, which this llama-server ({flags.version}) does "
         "not have; remove the key, or take another build (LLAMA_SERVER_PATH)"

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-# A flag stands at the beginning of a line, in older builds behind a star or up to eight blanks;
+# A flag stands at the beginning of a line, in older builds behind a star or some blanks;
 # descriptions stand further right.
-_LINE = re.compile(r"(?:\* ?)?\s{0,8}(?P<head>-{1,2}[A-Za-z].*)")
+_LINE = re.compile(r"(?:\* ?)?\s{0,12}(?P<head>-{1,2}[A-Za-z].*)")
 _SPELLING = re.compile(r"-{1,2}[A-Za-z][\w.-]*")
-# After the last spelling: one blank and a placeholder, which two blanks end.
-_VALUE = re.compile(r" (?P<value>\S(?:[^ ]| (?! ))*?)(?=,\s+-|\s{2,}|$)")
+# One more spelling; not every build has a comma there.
+_NEXT = re.compile(r"(?:,\s+| )(?=-{1,2}[A-Za-z])")
+# After a spelling: one blank and a placeholder, which the next spelling or two blanks end.
+_VALUE = re.compile(r" (?!-{1,2}[A-Za-z])(?P<value>\S(?:[^ ]| (?! ))*?)(?=,?\s+-{1,2}[A-Za-z]|\s{2,}|$)")
 _REMOVED = "argument has been removed"
 
 
@@ -83,10 +85,9 @@ def _flag(head: str) -> Flag | None:
         at = found.end()
         if given := _VALUE.match(head, at):
             value, at = given["value"], given.end()
-        separator = re.compile(r",\s+(?=-)").match(head, at)
-        if separator is None:
+        if (following := _NEXT.match(head, at)) is None:
             break
-        at = separator.end()
+        at = following.end()
     return Flag(tuple(spellings), value) if spellings else None
 
 

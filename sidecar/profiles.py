@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 OWN_CONTEXT = 4096
 EMBEDDED = "embedded"
@@ -32,7 +32,11 @@ def _switch(value: object) -> object:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
-Switch = Annotated[Literal["on", "off", "auto"], BeforeValidator(_switch)]
+Switch = Annotated[
+    Literal["on", "off", "auto"],
+    BeforeValidator(_switch),
+    WithJsonSchema({"enum": ["on", "off", "auto", True, False]}),
+]
 
 
 class _Block(BaseModel):

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sidecar.errors import ConfigError
 from sidecar.overrides import Overrides
 from sidecar.registry import Registry, load_registry
 from sidecar.settings import DEFAULT_REGISTRY
+from sidecar.unused import unused
 
-SEED = """
-profiles:
-
-  deepseek-70b-gguf-atlas:
-    display_name: "DeepSeek R1 70B – GGUF via llama.cpp (Atlas)"
-    task_type: chat
-    backend: llamacpp
-    model_id: "deepseek-r1-70b-q4_k_m"
-
-    supports_tools: false
-    supports_embeddings: false
-    supports_vision: false
-
-    gpu:
-      num_gpus: 4
-      tensor_parallel_size: 4
-      device_ids: [0,1,2,3]
-      max_model_len: 8192
-      max_batch_tokens: 512
-      max_concurrent_requests: 1
-      gpu_memory_fraction: 0.9
-
-    llamacpp:
-      model_root: "/models/gguf"
-      hf_repo_id: "unsloth/DeepSeek-R1-Distill-Llama-70B-GGUF"
-      hf_filename: "DeepSeek-R1-Distill-Llama-70B-Q4_K_M.gguf"
-
-      host: "0.0.0.0"
-      port: 8080
-      ctx_size: 8192
-      n_gpu_layers: 80
-      threads: 16
-      parallel: 1
-      batch_size: 512
-"""
+ATLAS = Path(__file__).parent / "atlas.yaml"
 GOOD = "{backend: transformers, model_id: m, transformers: {sources: [embedded]}}"
+
+
+def gguf(more: str) -> str:
+    """A profile for llama-server with a bit more in its block."""
+    return f"profiles: {{a: {{backend: llamacpp, model_id: m, llamacpp: {{model_path: /m.gguf, {more}}}}}}}"
 
 
 def registry(folder: Path, text: str) -> Registry:
@@ -79,15 +53,43 @@ def test_the_shipped_registry() -> None:
 
 
 def test_the_third_seeds_example_loads_unchanged(tmp_path: Path) -> None:
-    found = registry(tmp_path, SEED).profiles["deepseek-70b-gguf-atlas"]
+    found = registry(tmp_path, ATLAS.read_text()).profiles["deepseek-70b-gguf-atlas"]
     assert found.llamacpp
     assert found.llamacpp.n_gpu_layers == 80
     assert found.gpu.device_ids == [0, 1, 2, 3]
 
 
+SEEDS = {
+    "embedded", "embedded-gguf", "hermes-3-8b-gptq", "hermes-3-8b-8bit", "hermes-3-8b-q4_k_m",
+    "stheno-q4_k_m", "stheno-q5_k_m", "stheno-q6_k", "lumimaid-q4_k_m", "lumimaid-q5_k_m", "lumimaid-q6_k",
+    "deepseek-70b-gguf-atlas", "qwen3-vl-30b",
+}  # fmt: skip
+
+
+def test_every_model_of_the_seeds_is_shipped_with_the_vram_it_needs() -> None:
+    shipped = load_registry(DEFAULT_REGISTRY).profiles
+    assert set(shipped) == SEEDS
+    for profile in shipped.values():
+        said = re.search(r"[Nn]eeds .*?([\d.]+) GiB of VRAM", profile.description)
+        assert said, profile.name
+        assert profile.vram_mib
+        assert float(said[1]) == pytest.approx(profile.vram_mib / 1024, abs=0.08)
+        assert profile.display_name
+        assert "supports_tools" in profile.model_fields_set
+
+
+def test_the_shipped_registry_says_nothing_in_vain_but_what_the_third_seed_says() -> None:
+    shipped = load_registry(DEFAULT_REGISTRY).profiles
+    assert [name for name, profile in shipped.items() if unused(profile)] == ["deepseek-70b-gguf-atlas"]
+    example = yaml.safe_load(ATLAS.read_text())["profiles"]["deepseek-70b-gguf-atlas"]
+    copy = yaml.safe_load(DEFAULT_REGISTRY.read_text())["profiles"]["deepseek-70b-gguf-atlas"]
+    assert {key: copy[key] for key in example} == example
+    assert set(copy) - set(example) == {"description", "vram_mib"}
+
+
 def test_an_unknown_name_lists_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'hermes-3-8b'.*nearest: hermes-3-8b-gptq"):
-        load_registry(DEFAULT_REGISTRY).select("hermes-3-8b")
+    with pytest.raises(ConfigError, match=r"'hermes-3-8b-gpt'.*nearest: hermes-3-8b-gptq, "):
+        load_registry(DEFAULT_REGISTRY).select("hermes-3-8b-gpt")
 
 
 def test_overrides_stand_over_the_profile() -> None:
@@ -136,6 +138,30 @@ def test_a_path_that_is_no_model(name: str, tmp_path: Path) -> None:
         (GOOD.replace("[embedded]", "[]").join(["profiles: {a: ", "}"]), "transformers.sources"),
         (GOOD.replace("[embedded]", "[e], kv_tokens: '9'").join(["profiles: {a: ", "}"]), "kv_tokens"),
         ("x" * (1024 * 1024 + 1), "larger than"),
+        (gguf("n_ctx: 1"), "profile a: llamacpp.n_ctx: there is no such key; nearest: "),
+        (gguf("ctxsize: 1"), "nearest: ctx_size"),
+        (gguf("max_model_len: 1"), "nearest: gpu.max_model_len"),
+        (gguf("qqqqqq: 1"), "llamacpp.qqqqqq: there is no such key"),
+        (gguf("ctx_size: 8k"), "llamacpp.ctx_size: Input should be a valid integer (it is '8k')"),
+        (gguf("parallel: 0"), "llamacpp.parallel: Input should be greater than or equal to 1 (it is '0')"),
+        (gguf("threads: true"), "llamacpp.threads: "),
+        (gguf("flash_attn: maybe"), "llamacpp.flash_attn: "),
+        (gguf("tensor_split: [1, 2]"), "llamacpp.tensor_split has 2 shares for 1 card(s)"),
+        (gguf("cpu_moe: true, n_cpu_moe: 1"), "exclude each other"),
+        (gguf("cache_type_v: q8_0, flash_attn: off"), "needs flash attention"),
+        (gguf("sha256: abc"), "llamacpp.sha256"),
+        (gguf("hf_filename: ../m.gguf"), "llamacpp.hf_filename"),
+        (gguf("hf_filename: /etc/m.gguf"), "llamacpp.hf_filename"),
+        (gguf("hf_repo_id: a"), "llamacpp.hf_repo_id"),
+        (gguf("image_hosts: ['https://a.b/']"), "llamacpp.image_hosts"),
+        (gguf("mmproj_filename: p.gguf"), "needs supports_vision: true"),
+        (gguf("ctx_size: 1}, supports_vision: true, gpu: {"), "supports_vision needs llamacpp.mmproj"),
+        (gguf("ctx_size: 1}, task_type: embedding, gpu: {"), "needs supports_embeddings: true"),
+        (gguf("ctx_size: 1}, gpu: {num_gpus: 2, device_ids: [0]"), "2 and device_ids [0] disagree"),
+        (gguf("ctx_size: 1}, gpu: {device_ids: [0, 0]"), "name a card twice"),
+        (gguf("ctx_size: 1}, gpu: {tensor_parallel_size: 2"), "size 2 and 1 card(s) disagree"),
+        ("profiles: {a: {backend: llamacpp, model_id: m, llamacpp: {}}}", "no file is named"),
+        ("profiles: {a: {backend: llamacpp, model_id: m, llamacpp: {hf_filename: m.gguf}}}", "where from"),
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip

@@ -54,9 +54,38 @@ def test_blank_is_not_set(blank: str) -> None:
     assert load([], {"PORT": blank, "CONTEXT_SIZE": blank, "N_CTX": "4096"}).context == 4096
 
 
-@pytest.mark.parametrize("name", ["CONTEXT_SIZE", "N_CTX", "LLAMACPP_CTX_SIZE_OVERRIDE"])
-def test_other_names(name: str) -> None:
-    assert load([], {name: "4096"}).context == 4096
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("CONTEXT_SIZE", "4096", "context", 4096),
+        ("N_CTX", "4096", "context", 4096),
+        ("LLAMACPP_CTX_SIZE_OVERRIDE", "4096", "context", 4096),
+        ("N_GPU_LAYERS", "-1", "n_gpu_layers", -1),
+        ("LLAMACPP_N_GPU_LAYERS_OVERRIDE", "40", "n_gpu_layers", 40),
+        ("N_THREADS", "4", "threads", 4),
+        ("LLAMACPP_THREADS_OVERRIDE", "4", "threads", 4),
+        ("LLAMACPP_PARALLEL_OVERRIDE", "2", "parallel", 2),
+        ("N_BATCH", "512", "batch_size", 512),
+        ("LLAMACPP_BATCH_SIZE_OVERRIDE", "512", "batch_size", 512),
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE", "1,0", "cuda_visible_devices", "1,0"),
+        ("LLM_CACHE_DIR", "/srv", "cache_dir", Path("/srv")),
+        ("LLAMA_SERVER_PATH", "/bin/ls", "llama_server", "/bin/ls"),
+        ("AUTOLOAD", "1", "autoload", True),
+        ("AUTO_QUANTIZE", "0", "auto_quantize", False),
+        ("METRICS_PORT", "9091", "metrics_port", 9091),
+        ("MODEL_ID", "a/b@main:c/d.gguf", "model_id", "a/b@main:c/d.gguf"),
+        ("MODEL_PATH", "/m/x.gguf", "model_path", Path("/m/x.gguf")),
+    ],
+)
+def test_names_of_the_seeds(name: str, text: str, field: str, value: object) -> None:
+    found = load([], {name: text})
+    assert getattr(found, field) == value
+    assert dict(found.origins) == {field: name}
+
+
+def test_each_value_knows_what_set_it() -> None:
+    found = load(["--port", "1", "--load-in-8bit"], {"PORT": "2", "N_CTX": "64", "HOST": " "})
+    assert dict(found.origins) == {"context": "N_CTX", "load_in_8bit": "--load_in_8bit", "port": "--port"}
 
 
 def test_hermes_ctx_is_for_hermes() -> None:
@@ -97,6 +126,13 @@ def test_two_names_with_the_same_value_are_fine() -> None:
         ("HOST", "a b"),
         ("LLM_PROFILE_NAME", "../x"),
         ("MAX_QUEUE", "1.5"),
+        ("N_GPU_LAYERS", "-2"),
+        ("N_GPU_LAYERS", "all"),
+        ("LLAMACPP_PARALLEL_OVERRIDE", "0"),
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE", "0;1"),
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE", "first"),
+        ("MODEL_ID", "owner/name:Q4_K_M"),
+        ("MODEL_ID", "owner/name:../x.gguf"),
     ],
 )
 def test_a_bad_value_names_variable_value_and_what_is_accepted(name: str, value: str) -> None:

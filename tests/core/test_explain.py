@@ -1,0 +1,184 @@
+"""`llm-sidecar profiles` and `plan`, as they are typed and as they are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sidecar.explain import Command, Explanation, explain, machine
+from sidecar.explain_text import command_lines, show_plan, show_profiles
+from sidecar.fit import fit
+from sidecar.gpu import GpuReading, GpuUnreadable
+from sidecar.registry import load_registry
+from sidecar.settings import DEFAULT_REGISTRY, load
+
+ROOT = Path(__file__).parents[2]
+HELP = Path(__file__).parent / "llama_help"
+NO_CARD = GpuUnreadable("none")
+CARD = GpuReading(0, "P106-100", "GPU-0", 0, 6077 * 1024**2, None)
+
+
+def typed(*words: str, **environ: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def explained(*argv: str, **environ: str) -> Explanation:
+    return asyncio.run(explain(load(argv, environ), NO_CARD))
+
+
+def origins(found: Explanation) -> dict[str, tuple[str, str]]:
+    return {row.name: (row.value, row.origin) for row in (*found.keys, *found.settings)}
+
+
+def shown(found: Explanation, columns: int) -> str:
+    console = Console(file=io.StringIO(), width=columns, color_system=None, highlight=False)
+    show_plan(console, found)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def llama_server(tmp_path: Path) -> str:
+    """A program that only tells what it knows: the spellings of early 2024."""
+    program = tmp_path / "llama-server"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --help ] && exec cat {HELP / "early-2024.txt"}\necho version: 2024\n'
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_every_value_says_what_set_it() -> None:
+    found = explained("--profile", "stheno-q4_k_m", "--context_size", "2048", N_GPU_LAYERS="33", HOST="::1")
+    said = origins(found)
+    assert said["llamacpp.ctx_size"] == ("2048", "command line --context_size")
+    assert said["llamacpp.n_gpu_layers"] == ("33", "environment N_GPU_LAYERS")
+    assert said["gpu.max_batch_tokens"] == ("512", "profile")
+    assert said["llamacpp.default_max_tokens"] == ("1024", "default")
+    assert said["HOST"] == ("::1", "environment HOST")
+    assert said["PORT"] == ("8000", "default")
+    assert "llamacpp.threads" in found.unsaid
+
+
+def test_an_override_that_says_the_same_is_still_what_set_it() -> None:
+    found = explained("--profile", "stheno-q4_k_m", CONTEXT_SIZE="4096")
+    assert origins(found)["gpu.max_model_len"] == ("4096", "environment CONTEXT_SIZE")
+
+
+def test_a_model_in_place_of_the_profiles() -> None:
+    said = origins(explained("--profile", "stheno-q4_k_m", MODEL_ID="c/d:x.gguf"))
+    assert said["llamacpp.hf_filename"] == ("x.gguf", "environment MODEL_ID")
+    assert said["llamacpp.model_root"] == ("/models/gguf", "profile")
+    said = origins(explained(MODEL_PATH="/x/model.gguf"))
+    assert said["llamacpp.model_path"] == ("/x/model.gguf", "environment MODEL_PATH")
+
+
+def test_the_key_is_not_shown() -> None:
+    found = explained(API_KEY="very-secret")
+    assert origins(found)["API_KEY"] == ("(set)", "environment API_KEY")
+    assert "very-secret" not in shown(found, 80)
+
+
+def test_the_command_is_the_one_of_the_binary_that_is_here(llama_server: str) -> None:
+    words = explained("--profile", "stheno-q4_k_m", LLAMA_SERVER_PATH=llama_server).command.words
+    assert words[0] == llama_server
+    assert "--n-parallel" in words
+
+
+def test_what_the_binary_can_not_do_is_refused_as_at_a_start(llama_server: str) -> None:
+    code, _, said = typed("plan", "qwen3-vl-30b", LLAMA_SERVER_PATH=llama_server)
+    assert (code, said.count("\n")) == (78, 1)
+    assert "profile qwen3-vl-30b: llamacpp.mmproj_filename needs --mmproj" in said
+    assert "version: 2024" in said
+
+
+def test_without_a_binary_the_line_is_shown_all_the_same() -> None:
+    code, said, _ = typed("plan", "embedded-gguf")
+    assert code == 0
+    assert "--parallel 16" in said
+    assert "set LLAMA_SERVER_PATH" in " ".join(said.split())
+    assert "embedded-q8_0.gguf" in said
+    assert "not here yet" not in said
+
+
+def test_where_the_files_will_be() -> None:
+    def model(*argv: str, **environ: str) -> str:
+        return explained(*argv, **environ).command.words[2]
+
+    file = "Llama-3.1-8B-Stheno-v3.4-Q4_K_M.gguf"
+    assert model("--profile", "stheno-q4_k_m") == f"/models/gguf/{file}"
+    assert model("--profile", "stheno-q4_k_m", LLM_CACHE_DIR="/srv") == f"/srv/gguf/{file}"
+    in_cache = model("--profile", "qwen3-vl-30b")
+    assert "/models--Qwen--Qwen3-VL-30B-A3B-Instruct-GGUF/snapshots/main/Qwen3VL-30B" in in_cache
+    notes = " ".join(explained("--profile", "qwen3-vl-30b").command.notes)
+    assert notes.count("not here yet: ") == 2
+
+
+def test_the_command_can_be_pasted() -> None:
+    command = Command(
+        {"B": "1 2", "A": ""}, ("/a b/c", "--x", "a'b", "--y", "-1", *["--zzzzzzzzzzzz", "1"] * 6)
+    )
+    text = "\n".join(command_lines(command))
+    assert text.count(" \\\n") == 8
+    assert shlex.split(text.replace("\\\n", "")) == ["A=", "B=1 2", *command.words]
+    assert command_lines(Command({}, ("a", "-m", "b"))) == ["a -m b"]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_it_fits_the_terminal_but_for_the_command(columns: int) -> None:
+    for name in load_registry(DEFAULT_REGISTRY).profiles:
+        text, _, command = shown(explained("--profile", name), columns).partition("\nCommand\n")
+        assert max(map(len, text.splitlines())) <= columns
+        assert "…" not in text + command
+
+
+def test_profiles_marks_the_active_one_and_says_what_fits() -> None:
+    code, said, _ = typed("profiles", LLM_PROFILE_NAME="stheno-q4_k_m")
+    assert code == 0
+    lines = [line for line in said.splitlines() if line.startswith("*")]
+    assert [line.split()[1] for line in lines] == ["stheno-q4_k_m"]
+    for name in load_registry(DEFAULT_REGISTRY).profiles:
+        assert re.search(rf"(?m)^.  {re.escape(name)} ", said)
+    code, said, _ = typed("profiles", MODEL_PATH="/x/model.gguf")
+    assert re.search(r"(?m)^\*  own ", said)
+
+
+def test_profiles_on_a_card() -> None:
+    settings, registry = load([], {}), load_registry(DEFAULT_REGISTRY)
+    console = Console(file=io.StringIO(), width=80, color_system=None, highlight=False)
+    fits = [(profile, fit(profile, settings, (CARD,))) for profile in registry.profiles.values()]
+    show_profiles(console, fits, "embedded", machine(settings, (CARD,)))
+    assert isinstance(console.file, io.StringIO)
+    said = " ".join(console.file.getvalue().split())
+    assert "stheno-q4_k_m llamacpp 5.7 GiB fits 5804 of 6077 MiB" in said
+    assert "stheno-q6_k llamacpp 7.2 GiB does not fit 7403 of 6077 MiB" in said
+    assert said.endswith("P106-100 6077 MiB; VRAM_BUDGET 10752 MiB on each")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "hermes"], "nearest: hermes-3-8b"),
+        (["plan", "--profiles_config", os.devnull], "no top-level `profiles:` key"),
+        (["profiles", "--profiles_config", "/nope.yaml"], "there is no such file"),
+        (["plan", "stheno-q4_k_m", "--load_in_8bit"], "a GGUF file is quantised already"),
+        (["plan", "stheno-q4_k_m", "--model_id", "a/b"], "accepted: owner/name:file.gguf"),
+    ],
+)
+def test_a_wrong_choice_is_one_line_and_78(words: list[str], said: str) -> None:
+    code, _, line = typed(*words)
+    assert (code, line.count("\n")) == (78, 1)
+    assert said in line

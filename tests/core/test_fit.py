@@ -1,0 +1,108 @@
+"""Which cards a child sees, and whether the profile fits them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.fit import fit, needed_mib
+from sidecar.gpu import GpuReading, GpuUnreadable
+from sidecar.pinning import child_environment
+from sidecar.profiles import Profile
+from sidecar.registry import load_registry
+from sidecar.settings import DEFAULT_REGISTRY, load
+
+MIB = 1024**2
+SHIPPED = load_registry(DEFAULT_REGISTRY).profiles
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def card(index: int, total_mib: int) -> GpuReading:
+    return GpuReading(index, "card", f"GPU-{index}abc", 0, total_mib * MIB, None)
+
+
+def profile(backend: str = "llamacpp", **top: Any) -> Profile:
+    block = top.pop("block", {})
+    blocks = {"llamacpp": {"model_path": "/m.gguf"}, "transformers": {"sources": ["e"]}}
+    fields = {backend: {**blocks[backend], **block}}
+    return Profile.model_validate({"name": "p", "backend": backend, "model_id": "m", **fields, **top})
+
+
+@pytest.mark.parametrize("backend", ["llamacpp", "transformers"])
+@pytest.mark.parametrize(
+    ("gpu", "environ", "visible"),
+    [
+        ({}, {}, None),
+        ({"device_ids": [2, 0]}, {}, "2,0"),
+        ({"device_ids": [2, 0]}, {"CUDA_VISIBLE_DEVICES_OVERRIDE": "1"}, "1"),
+        ({"device_ids": [2, 0]}, {"CUDA_VISIBLE_DEVICES_OVERRIDE": " "}, "2,0"),
+        ({}, {"CUDA_VISIBLE_DEVICES_OVERRIDE": "GPU-1b2,GPU-3c4"}, "GPU-1b2,GPU-3c4"),
+        ({"num_gpus": 0}, {}, ""),
+        ({"num_gpus": 0}, {"CUDA_VISIBLE_DEVICES_OVERRIDE": "0"}, "0"),
+        ({"device_ids": [2, 0]}, {"DEVICE": "cpu"}, ""),
+    ],
+)
+def test_pinning(backend: str, gpu: dict[str, Any], environ: dict[str, str], visible: str | None) -> None:
+    found = child_environment(profile(backend, gpu=gpu), load([], environ))
+    assert found == (ORDER if visible is None else {**ORDER, "CUDA_VISIBLE_DEVICES": visible})
+
+
+def test_one_card_by_its_number_for_llama_server() -> None:
+    settings = load(["--device", "cuda:1"], {})
+    assert child_environment(profile(gpu={"device_ids": [4, 7]}), settings)["CUDA_VISIBLE_DEVICES"] == "7"
+    assert child_environment(profile(), settings)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert child_environment(profile("transformers"), settings) == ORDER
+
+
+P106, P104, BIG = card(0, 6077), card(1, 8111), card(0, 24576)
+
+
+@pytest.mark.parametrize(
+    ("name", "cards", "verdict", "why"),
+    [
+        ("stheno-q4_k_m", (P106,), "fits", "5804 of 6077 MiB"),
+        ("stheno-q5_k_m", (P106,), "does not fit", "6579 of 6077 MiB"),
+        ("stheno-q6_k", (card(0, 8111),), "fits", "7403 of 8111 MiB"),
+        ("qwen3-vl-30b", (BIG,), "does not fit", "20098 of 10752 MiB"),
+        ("deepseek-70b-gguf-atlas", (BIG,), "does not fit", "it wants 4 cards, 1 of them here"),
+        ("hermes-3-8b-8bit", (), "does not fit", "8bit loading needs a card"),
+        ("stheno-q4_k_m", (), "on the CPU", "no card here"),
+    ],
+)
+def test_the_shipped_profiles_on_cards_of_the_seeds(
+    name: str, cards: tuple[GpuReading, ...], verdict: str, why: str
+) -> None:
+    found = fit(SHIPPED[name], load([], {}), cards)
+    assert (found.verdict, found.why) == (verdict, why)
+
+
+def test_the_budget_and_the_profiles_share_are_limits() -> None:
+    small = load(["--vram_budget", "4GiB"], {})
+    assert fit(profile(vram_mib=4097), small, (BIG,)).verdict == "does not fit"
+    assert fit(profile(vram_mib=4096), small, (BIG,)).verdict == "fits"
+    half = profile(vram_mib=3039, gpu={"gpu_memory_fraction": 0.5})
+    assert fit(half, load([], {}), (P106,)).why == "3039 of 3038 MiB"
+
+
+def test_a_model_is_divided_as_it_is_spread() -> None:
+    uneven = profile(vram_mib=9000, gpu={"num_gpus": 2}, block={"tensor_split": [1, 2]})
+    assert needed_mib(uneven, 2) == (3000, 6000)
+    assert fit(uneven, load([], {}), (P106, P104)).why == "3000 of 6077 MiB on each of 2 cards"
+    assert fit(profile(vram_mib=9000, gpu={"num_gpus": 2}), load([], {}), (P106, P104)).verdict == "fits"
+    alone = profile(vram_mib=9000, gpu={"num_gpus": 2}, block={"split_mode": "none"})
+    assert fit(alone, load([], {}), (P106, P104)).verdict == "does not fit"
+
+
+def test_the_override_says_which_card_is_looked_at() -> None:
+    made = profile(vram_mib=8000)
+    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "1"}), (P106, P104)).verdict == "fits"
+    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "GPU-1a"}), (P106, P104)).verdict == "fits"
+    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "0"}), (P106, P104)).verdict == "does not fit"
+    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "9"}), (P106,)).verdict == "does not fit"
+    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "-1"}), (P106,)).verdict == "on the CPU"
+
+
+def test_what_nobody_has_said_is_not_known() -> None:
+    assert fit(profile(), load([], {}), (BIG,)).verdict == "not known"
+    assert fit(profile(vram_mib=1), load([], {}), GpuUnreadable("no driver")).verdict == "on the CPU"

@@ -1,0 +1,163 @@
+"""Every key does something, or is named with the reason why it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.errors import ConfigError
+from sidecar.explain import Explanation, explain
+from sidecar.gpu import GpuReading
+from sidecar.profiles import Profile
+from sidecar.settings import load
+from sidecar.unused import unused, unused_settings
+
+ATLAS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "atlas.yaml").read_text())
+NAME = "deepseek-70b-gguf-atlas"
+GIB = 1024**3
+CARDS = tuple(GpuReading(i, "P40", f"GPU-{i}", 0, 24 * GIB, None) for i in range(4))
+# Where each key of the third seed's example is felt when it is taken away.
+FELT = {
+    "display_name": "title",
+    "task_type": "keys",
+    "backend": "refused",
+    "model_id": "refused",
+    "supports_tools": "keys",
+    "supports_embeddings": "keys",
+    "supports_vision": "keys",
+    "gpu.num_gpus": "unused",
+    "gpu.tensor_parallel_size": "command",
+    "gpu.device_ids": "command",
+    "gpu.max_model_len": "unused",
+    "gpu.max_batch_tokens": "command",
+    "gpu.max_concurrent_requests": "unused",
+    "gpu.gpu_memory_fraction": "limits",
+    "llamacpp.model_root": "command",
+    "llamacpp.hf_repo_id": "keys",
+    "llamacpp.hf_filename": "refused",
+    "llamacpp.host": "unused",
+    "llamacpp.port": "unused",
+    "llamacpp.ctx_size": "unused",
+    "llamacpp.n_gpu_layers": "command",
+    "llamacpp.threads": "command",
+    "llamacpp.parallel": "unused",
+    "llamacpp.batch_size": "command",
+}
+# What these say is what is meant without them; another value is felt.
+ANOTHER = {
+    "task_type": ("completion", "keys"),
+    "supports_tools": (True, "keys"),
+    "supports_embeddings": (True, "command"),
+    "gpu.max_model_len": (4096, "limits"),
+    "llamacpp.ctx_size": (2048, "limits"),
+    "llamacpp.parallel": (4, "unused"),
+    "gpu.gpu_memory_fraction": (0.5, "limits"),
+    "gpu.tensor_parallel_size": (1, "command"),
+}
+
+
+def plan(folder: Path, fields: dict[str, Any]) -> Explanation:
+    path = folder / "profiles.yaml"
+    path.write_text(yaml.safe_dump({"profiles": {NAME: fields}}))
+    settings = load(["--profile", NAME, "--profiles_config", str(path)], {})
+    return asyncio.run(explain(settings, CARDS))
+
+
+def changed(key: str, value: Any = None) -> dict[str, Any]:
+    """The example with one key taken away, or with another value."""
+    fields: dict[str, Any] = yaml.safe_load(yaml.safe_dump(ATLAS["profiles"][NAME]))
+    *above, name = key.split(".")
+    block = fields[above[0]] if above else fields
+    block.pop(name) if value is None else block.update({name: value})
+    return fields
+
+
+def part(found: Explanation, name: str) -> object:
+    return found.profile.display_name if name == "title" else getattr(found, name)
+
+
+def test_the_table_is_the_example() -> None:
+    fields = ATLAS["profiles"][NAME]
+    keys = [f"{name}.{key}" for name in ("gpu", "llamacpp") for key in fields[name]]
+    assert set(FELT) == set(keys) | set(fields) - {"gpu", "llamacpp"}
+
+
+@pytest.mark.parametrize("key", FELT)
+def test_a_key_that_is_taken_away_is_felt(key: str, tmp_path: Path) -> None:
+    before = plan(tmp_path, ATLAS["profiles"][NAME])
+    if FELT[key] == "refused":
+        with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
+            plan(tmp_path, changed(key))
+        return
+    assert part(plan(tmp_path, changed(key)), FELT[key]) != part(before, FELT[key])
+
+
+@pytest.mark.parametrize("key", ANOTHER)
+def test_another_value_is_felt(key: str, tmp_path: Path) -> None:
+    value, where = ANOTHER[key]
+    before = plan(tmp_path, ATLAS["profiles"][NAME])
+    assert part(plan(tmp_path, changed(key, value)), where) != part(before, where)
+
+
+def test_what_the_example_says_in_vain(tmp_path: Path) -> None:
+    found = dict(plan(tmp_path, ATLAS["profiles"][NAME]).unused)
+    assert set(found) == {
+        "gpu.num_gpus",
+        "gpu.max_model_len",
+        "gpu.max_concurrent_requests",
+        "llamacpp.host",
+        "llamacpp.port",
+    }
+    assert "PORT" in found["llamacpp.port"]
+    assert "llamacpp.ctx_size (8192)" in found["gpu.max_model_len"]
+
+
+def profile(block: dict[str, Any], gpu: dict[str, Any] | None = None, **top: Any) -> Profile:
+    fields = {"hf_filename": "m.gguf", "hf_repo_id": "a/b", **block}
+    return Profile.model_validate(
+        {"name": "p", "backend": "llamacpp", "model_id": "m", "llamacpp": fields, "gpu": gpu or {}, **top}
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "keys"),
+    [
+        (profile({}), []),
+        (profile({"model_path": "/m.gguf"}), ["llamacpp.hf_filename", "llamacpp.hf_repo_id"]),
+        (profile({"pooling": "mean"}), ["llamacpp.pooling"]),
+        (profile({"image_hosts": ["a.b"]}), ["llamacpp.image_hosts"]),
+        (profile({"mmproj_sha256": "0" * 64}), ["llamacpp.mmproj_sha256"]),
+        (profile({"ubatch_size": 9}, {"max_batch_tokens": 5}), ["gpu.max_batch_tokens"]),
+        (profile({"split_mode": "row"}, {"tensor_parallel_size": 1}), ["gpu.tensor_parallel_size"]),
+        (profile({"split_mode": "none", "tensor_split": [1]}), ["llamacpp.tensor_split"]),
+        (profile({"main_gpu": 0}), ["llamacpp.main_gpu"]),
+        (profile({"main_gpu": 0, "split_mode": "none"}), []),
+        (profile({}, transformers={"sources": ["embedded"]}), ["transformers"]),
+        (profile({}, {"tensor_parallel_size": 2}, backend="transformers", transformers={"sources": ["e"]}),
+         ["gpu.tensor_parallel_size", "llamacpp"]),
+        (profile({}, {"device_ids": [0, 1]}, backend="transformers", transformers={"sources": ["e"]}),
+         ["gpu.device_ids", "llamacpp"]),
+    ],
+)  # fmt: skip
+def test_keys_without_effect_and_no_others(made: Profile, keys: list[str]) -> None:
+    found = unused(made)
+    assert [key for key, _ in found] == keys
+    assert all(why and "\n" not in why for _, why in found)
+
+
+def test_settings_without_effect() -> None:
+    environ = {"N_GPU_LAYERS": "4", "MEMORY_BUDGET": "1GiB", "MODEL_ID": "a/b", "PORT": "1"}
+    settings = load(["--model_path", "/m", "--llama_server", "/l"], environ)
+    over = Profile.model_validate(
+        {"name": "p", "backend": "transformers", "model_id": "m", "transformers": {"sources": ["e"]}}
+    )
+    assert [name for name, _ in unused_settings(over, settings)] == [
+        "MODEL_ID",
+        "N_GPU_LAYERS",
+        "--llama_server",
+    ]
+    assert [name for name, _ in unused_settings(profile({}), settings)] == ["MODEL_ID", "MEMORY_BUDGET"]
