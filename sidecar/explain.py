@@ -9,20 +9,19 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel
 
-from sidecar import embedded
 from sidecar.budget import MIB
 from sidecar.engines import llama_binary, worker_config
 from sidecar.errors import ConfigError
 from sidecar.fit import Fit, fit
 from sidecar.gpu import GpuLook, GpuUnreadable
-from sidecar.llama_args import LlamaFiles, llama_args
+from sidecar.llama_args import llama_args
+from sidecar.model_files import expected_files
 from sidecar.overrides import OWN
 from sidecar.pinning import child_environment
-from sidecar.profiles import EMBEDDED, LlamaCpp, Profile
+from sidecar.profiles import Profile
 from sidecar.registry import load_registry
 from sidecar.settings import Settings
 from sidecar.settings_table import TABLE
@@ -47,8 +46,6 @@ ENGINE_SETTINGS = {
 }
 CHOICE = ("profile", "profiles_path", "cuda_visible_devices", "autoload")
 SECRET = ("api_key",)
-# What a container calls the folder that LLM_CACHE_DIR is.
-MOUNT = "/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ async def _llama_command(
     profile: Profile, settings: Settings, environment: Mapping[str, str], *, on_gpu: bool
 ) -> Command:
     assert profile.llamacpp is not None
-    files = planned_files(profile.llamacpp, settings.cache_dir)
+    files = expected_files(profile.llamacpp, settings.cache_dir)
     notes = [f"not here yet: {file}" for file in (files.model, files.mmproj) if file and not file.is_file()]
     notes.append("--port 0 stands for a free port, taken at each start; its key is in LLAMA_API_KEY")
     try:
@@ -217,22 +214,3 @@ async def _llama_command(
     on_gpu = on_gpu and settings.device != "cpu"
     words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
     return Command(environment, words, tuple(notes))
-
-
-def planned_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles:
-    """Where the files are, or will be once they are fetched. `cache_dir` stands for `/models`."""
-    folder = Path(block.model_root) if block.model_root else _snapshot(block)
-    if cache_dir is not None and folder.is_relative_to(MOUNT):
-        folder = cache_dir / folder.relative_to(MOUNT)
-    model = Path(block.model_path) if block.model_path else folder / block.hf_filename
-    if block.model_path == EMBEDDED:
-        model = embedded.GGUF_Q8_0
-    return LlamaFiles(model, folder / block.mmproj_filename if block.mmproj_filename else None)
-
-
-def _snapshot(block: LlamaCpp) -> Path:
-    """The repository's folder in the hub's cache."""
-    from huggingface_hub import constants  # reads its environment at import
-
-    repository = f"models--{block.hf_repo_id.replace('/', '--')}"
-    return Path(constants.HF_HUB_CACHE) / repository / "snapshots" / (block.hf_revision or "main")

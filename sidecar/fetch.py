@@ -9,37 +9,24 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
 from sidecar.errors import StartError, WeightsMissing, revive
-from sidecar.model_files import LlamaFiles, Source, llama_files
+from sidecar.llama_args import LlamaFiles
+from sidecar.model_files import llama_files
+from sidecar.profiles import LlamaCpp
 
 DAMAGED_JOB = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A profile's `llamacpp:` block, as far as its files are concerned; see `model_files.Source`."""
-
-    model_root: str = ""
-    hf_repo_id: str = ""
-    hf_filename: str = ""
-    hf_revision: str = ""
-    sha256: str = ""
-    model_path: str = ""
-    mmproj_filename: str = ""
-    mmproj_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is to be found: the arguments of `llama_files`."""
 
-    block: Block
+    block: LlamaCpp
     cache_dir: Path | None = None
-    model_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +40,24 @@ class Fraction:
 Told = Fraction | LlamaFiles | StartError
 
 
-def encode_job(block: Source, cache_dir: Path | None, model_path: Path | None) -> str:
+def encode_job(job: Job) -> str:
     """One line for standard input."""
-    said = {field.name: getattr(block, field.name) for field in fields(Block)}
-    paths = {"cache_dir": _text(cache_dir), "model_path": _text(model_path)}
-    return json.dumps({"block": said, **paths}) + "\n"
+    return (
+        json.dumps(
+            {
+                "block": job.block.model_dump(mode="json", exclude_defaults=True),
+                "cache_dir": _text(job.cache_dir),
+            }
+        )
+        + "\n"
+    )
 
 
 def decode_job(text: str) -> Job:
     """The job of the line. Raises ValueError for anything else."""
     try:
         said = json.loads(text)
-        block = Block(**said["block"])
-        return Job(block, _path(said["cache_dir"]), _path(said["model_path"]))
+        return Job(LlamaCpp.model_validate(said["block"]), _path(said["cache_dir"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"no job: {error}") from error
 
@@ -106,7 +98,6 @@ def run(job: Job, out: TextIO) -> int:
         files = llama_files(
             job.block,
             cache_dir=job.cache_dir,
-            model_path=job.model_path,
             on_progress=lambda fraction, detail: tell(Fraction(fraction, detail)),
         )
     except StartError as error:

@@ -6,66 +6,22 @@ Nothing is asked of the network for what is here. A model of several parts is he
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from sidecar import checksums, embedded, gguf, hub, hub_cache
-from sidecar.errors import ConfigError, WeightsMissing
+from sidecar.errors import WeightsMissing
+from sidecar.llama_args import LlamaFiles
+from sidecar.profiles import EMBEDDED, LlamaCpp
 
-EMBEDDED = "embedded"
 # Where containers have their models; LLM_CACHE_DIR is the same place outside of one.
 MODELS = Path("/models")
 
 
-class Source(Protocol):
-    """What is read of a profile's `llamacpp:` block; an empty text says nothing."""
-
-    @property
-    def model_root(self) -> str:
-        """The folder of the files; without one they are in the hub's cache."""
-
-    @property
-    def hf_repo_id(self) -> str:
-        """The repository to fetch from."""
-
-    @property
-    def hf_filename(self) -> str:
-        """The model's file, in the folder and in the repository; of a split one, any part."""
-
-    @property
-    def hf_revision(self) -> str:
-        """The branch, tag or commit to fetch."""
-
-    @property
-    def sha256(self) -> str:
-        """The sum of the model's file."""
-
-    @property
-    def model_path(self) -> str:
-        """The file itself, or `embedded`."""
-
-    @property
-    def mmproj_filename(self) -> str:
-        """The image encoder's file, beside the model's."""
-
-    @property
-    def mmproj_sha256(self) -> str:
-        """The sum of the image encoder's file."""
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaFiles:
-    """What llama-server is given; `mmproj` is the image encoder of a model that sees."""
-
-    model: Path
-    mmproj: Path | None
-
-
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One model by its name, or where it has to be."""
+    """One model: its file's name, or the file itself where it is `given`."""
 
     name: str
     sha256: str
@@ -77,61 +33,65 @@ class _Wanted:
 
 
 def llama_files(
-    block: Source,
-    *,
-    cache_dir: Path | None,
-    model_path: Path | None,
-    on_progress: Callable[[float, str], None],
+    block: LlamaCpp, *, cache_dir: Path | None, on_progress: Callable[[float, str], None]
 ) -> LlamaFiles:
     """The files of the profile, whole as far as their headers tell; fetched where they are not here.
 
-    `model_path` is MODEL_PATH, which goes before everything; `cache_dir` is LLM_CACHE_DIR, which
-    stands for `/models`. Looked for is in this order: the given file, `model_root`, the hub's cache,
-    the cache of the image. What is fetched goes into `model_root` if there is one, else into the
-    hub's cache. `on_progress` gets a fraction and a text meanwhile. Raises WeightsMissing,
-    WeightsDamaged and ConfigError.
+    Looked for is in this order: `model_path` (MODEL_PATH, where that is set), `model_root`, the hub's
+    cache, the cache of the image. `cache_dir` is LLM_CACHE_DIR, which stands for `/models`. What is
+    fetched goes into `model_root` if there is one, else into the hub's cache. `on_progress` gets a
+    fraction and a text meanwhile. Raises WeightsMissing, WeightsDamaged and ConfigError.
     """
-    wanted = _wanted(block, model_path)
+    wanted = _wanted(block)
     folders = _folders(block, cache_dir, wanted[0].given)
-    found = [one.given or _here(one, folders) for one in wanted]
-    if None in found:
-        missing = [one for one, path in zip(wanted, found, strict=True) if path is None]
-        _fetch(block, missing, folders, _roots(block, cache_dir), on_progress)
-        found = [one.given or _here(one, folders) for one in wanted]
-    paths = [_checked(one, path, on_progress) for one, path in zip(wanted, found, strict=True)]
-    return LlamaFiles(paths[0], paths[1] if len(paths) > 1 else None)
+    missing = [one for one in wanted if _here(one, folders) is None]
+    if missing:
+        folders += _fetch(block, missing, folders, _roots(block, cache_dir), on_progress)
+    for one in wanted:
+        _check(one, _here(one, folders), on_progress)
+    return _files([_here(one, folders) for one in wanted])
 
 
-def _wanted(block: Source, model_path: Path | None) -> list[_Wanted]:
+def files_here(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles | None:
+    """The same files if all are here and nothing is left to fetch or to count; costs milliseconds.
+
+    Raises what `llama_files` raises for a file that is given and can not be used.
+    """
+    wanted = _wanted(block)
+    folders = _folders(block, cache_dir, wanted[0].given)
+    found = [_here(one, folders) for one in wanted]
+    for one, path in zip(wanted, found, strict=True):
+        if path is None or (one.sha256 and checksums.remembered(path) is None):
+            return None
+    for one, path in zip(wanted, found, strict=True):
+        _check(one, path, lambda *_: None)
+    return _files(found)
+
+
+def expected_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles:
+    """Where the files are, or will be once they are fetched; nothing is checked."""
+    wanted = _wanted(block)
+    folders = _folders(block, cache_dir, wanted[0].given)
+    root = [*_roots(block, cache_dir), _snapshot_to_be(block)][0]
+    return _files([one.given or _here(one, folders) or root / one.name for one in wanted])
+
+
+def _wanted(block: LlamaCpp) -> list[_Wanted]:
     """The model first, and the image encoder if there is one."""
-    if model_path is not None:  # the profile's sum is that of another file
-        model = _Wanted(model_path.name, "", _given(model_path, "MODEL_PATH"))
-    elif block.model_path == EMBEDDED:
+    if block.model_path == EMBEDDED:
         model = _Wanted(embedded.GGUF_Q8_0.name, "", embedded.GGUF_Q8_0)
     elif block.model_path:
-        path = _given(Path(block.model_path).expanduser(), "model_path")
-        model = _Wanted(path.name, block.sha256, path)
-    elif block.hf_filename:
-        model = _Wanted(gguf.part_names(block.hf_filename)[0], block.sha256)
+        path = hub_cache.resolved(Path(block.model_path).expanduser())
+        first = path.with_name(gguf.part_names(path.name)[0])
+        model = _Wanted(first.name, block.sha256, first)
     else:
-        raise ConfigError("the profile's `llamacpp:` block names no file: set hf_filename or model_path")
+        model = _Wanted(gguf.part_names(block.hf_filename)[0], block.sha256)
     if not block.mmproj_filename:
         return [model]
     return [model, _Wanted(block.mmproj_filename, block.mmproj_sha256)]
 
 
-def _given(path: Path, name: str) -> Path:
-    found = hub_cache.resolved(path)
-    if found.is_file():
-        return found.with_name(gguf.part_names(found.name)[0])
-    what = "that is a folder, a .gguf file is expected" if found.is_dir() else "there is no such file"
-    fetch = ""
-    if (repository := hub_cache.repository_of(path)) is not None:
-        fetch = f" `hf download {repository} {path.name}` puts it there, for the HF_HOME of that path."
-    raise WeightsMissing(f"{name}={path}: {what}.{fetch}")
-
-
-def _roots(block: Source, cache_dir: Path | None) -> list[Path]:
+def _roots(block: LlamaCpp, cache_dir: Path | None) -> list[Path]:
     """`model_root`, as it is written and as LLM_CACHE_DIR has it; the first is where files go."""
     if not block.model_root:
         return []
@@ -143,10 +103,10 @@ def _roots(block: Source, cache_dir: Path | None) -> list[Path]:
     return [base / root.relative_to(MODELS) for base in bases]
 
 
-def _folders(block: Source, cache_dir: Path | None, given: Path | None) -> list[Path]:
-    """Every folder that is looked into, in order; the caches only hold a repository's."""
-    beside = [given.parent] if given else []
-    folders = beside + _roots(block, cache_dir)
+def _folders(block: LlamaCpp, cache_dir: Path | None, given: Path | None) -> list[Path]:
+    """Every folder that is looked into, in order; of the caches, those of the repository."""
+    folders = [given.parent] if given else []
+    folders += _roots(block, cache_dir)
     if block.hf_repo_id:
         caches = [hub_cache.root()]
         if carried := os.environ.get("PRELOADED_MODELS"):
@@ -156,8 +116,15 @@ def _folders(block: Source, cache_dir: Path | None, given: Path | None) -> list[
     return folders
 
 
-def _here(one: _Wanted, folders: list[Path]) -> Path | None:
+def _snapshot_to_be(block: LlamaCpp) -> Path:
+    repository = hub_cache.repository_folder(hub_cache.root(), block.hf_repo_id or "unknown/unknown")
+    return repository / "snapshots" / (block.hf_revision or hub_cache.MAIN)
+
+
+def _here(one: _Wanted, folders: Sequence[Path]) -> Path | None:
     """The first part of the model in the first folder that has all of them."""
+    if one.given is not None:
+        return one.given
     for names in _spellings(one):
         for folder in folders:
             paths = [folder / name for name in names]
@@ -176,40 +143,50 @@ def _spellings(one: _Wanted) -> Iterator[tuple[str, ...]]:
 def _is_another(path: Path, sha256: str) -> bool:
     """Whether it is a blob that is known to be of another version; blobs are named by their sums."""
     name = path.resolve().name
-    return bool(sha256) and path.is_symlink() and len(name) == len(sha256) and name != sha256.lower()
+    return bool(sha256) and path.is_symlink() and len(name) == len(sha256) and name != sha256
 
 
 def _fetch(
-    block: Source,
-    missing: list[_Wanted],
-    folders: list[Path],
-    roots: list[Path],
+    block: LlamaCpp,
+    missing: Sequence[_Wanted],
+    folders: Sequence[Path],
+    roots: Sequence[Path],
     on_progress: Callable[[float, str], None],
-) -> None:
+) -> list[Path]:
+    """Bring them here; the folders to look into, besides the roots."""
     if not block.hf_repo_id:
-        places = ", ".join(str(folder) for folder in folders) or "nowhere"
         raise WeightsMissing(
-            f"{missing[0].name} is not here; looked in: {places}. Copy the file there, name its repository "
-            "in `hf_repo_id`, or set MODEL_PATH to a .gguf file."
+            f"{missing[0].name} is not here; looked in: {', '.join(map(str, folders))}. Copy the file there, "
+            "name its repository in `hf_repo_id`, or set MODEL_PATH to a .gguf file."
         )
     there = hub.listing(block.hf_repo_id, block.hf_revision)
     names = [part for one in missing for part in one.parts]
     sums = {one.parts[0]: one.sha256 for one in missing}
     fetched = hub.fetch(there, names, on_progress, folder=roots[0] if roots else None, sums=sums)
-    if not roots:
-        folders.append(_folder_of(fetched[0], names[0]))
+    return [] if roots else [fetched[0].parents[names[0].count("/")]]
 
 
-def _folder_of(path: Path, name: str) -> Path:
-    """The folder below which the path has that name."""
-    return path.parents[len(Path(name).parts) - 1]
-
-
-def _checked(one: _Wanted, path: Path | None, on_progress: Callable[[float, str], None]) -> Path:
+def _check(one: _Wanted, path: Path | None, on_progress: Callable[[float, str], None]) -> None:
     assert path is not None, "fetched, or refused before"
+    if one.given is not None and not path.is_file():
+        raise WeightsMissing(_not_there(path))
     gguf.check(path)
     if one.sha256:
         if checksums.remembered(path) is None:
             on_progress(1.0, f"checking the sum of {path.name}")
         checksums.require(path, one.sha256, "the profile")
-    return path
+
+
+def _not_there(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} (MODEL_PATH, or the profile's model_path) is a folder; a .gguf file is expected."
+    fetch = "Give the path of a .gguf file."
+    if (repository := hub_cache.repository_of(path)) is not None:
+        fetch = f"`hf download {repository} {path.name}` puts it there, with the HF_HOME of that path."
+    return f"{path} (MODEL_PATH, or the profile's model_path) is not there. {fetch}"
+
+
+def _files(paths: Sequence[Path | None]) -> LlamaFiles:
+    model, *others = paths
+    assert model is not None, "checked before"
+    return LlamaFiles(model, others[0] if others else None)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar import fetch
-from sidecar.fetch import Block, Fraction, Told
-from sidecar.model_files import LlamaFiles
+from sidecar.fetch import Fraction, Job, Told
+from sidecar.llama_args import LlamaFiles
+from sidecar.profiles import LlamaCpp
 from tests.fakes.hub import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +68,8 @@ class Machine:
         return self.folder / "hf" / "hub"
 
     def start(
-        self, block: Block, *, model_path: Path | None = None, cache_dir: Path | None = None,
-        largest_file_bytes: int | None = None,
-    ) -> subprocess.Popen[str]:  # fmt: skip
+        self, block: LlamaCpp, *, cache_dir: Path | None = None, largest_file_bytes: int | None = None
+    ) -> subprocess.Popen[str]:
         """Start the fetch of the block's files."""
 
         def limit() -> None:
@@ -82,21 +82,16 @@ class Machine:
             preexec_fn=limit if largest_file_bytes is not None else None,
         )  # fmt: skip
         assert process.stdin is not None
-        process.stdin.write(fetch.encode_job(block, cache_dir, model_path))
+        process.stdin.write(fetch.encode_job(Job(block, cache_dir)))
         process.stdin.close()
         process.stdin = None
         return process
 
     def fetch(
-        self, block: Block, *, model_path: Path | None = None, cache_dir: Path | None = None,
-        largest_file_bytes: int | None = None,
-    ) -> Outcome:  # fmt: skip
+        self, block: LlamaCpp, *, cache_dir: Path | None = None, largest_file_bytes: int | None = None
+    ) -> Outcome:
         """Fetch the block's files and wait for the end."""
-        return finished(
-            self.start(
-                block, model_path=model_path, cache_dir=cache_dir, largest_file_bytes=largest_file_bytes
-            )
-        )
+        return finished(self.start(block, cache_dir=cache_dir, largest_file_bytes=largest_file_bytes))
 
     def typed(self, *command: str, **environ: str) -> tuple[int, str, str]:
         """Run the command to its end: exit code, standard output, standard error."""

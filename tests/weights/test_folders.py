@@ -81,6 +81,12 @@ def test_a_gated_one_says_what_to_do(machine: Machine, transformers_files: Files
     assert "Traceback" not in said
 
 
+def test_a_name_that_no_repository_has(machine: Machine) -> None:
+    code, _, said = download(machine, **registry(machine.folder, "not/a/name"))
+    assert code == 78
+    assert "owner/name is expected" in said
+
+
 def test_a_repository_that_is_no_transformers_model(machine: Machine) -> None:
     machine.hub.add(REPO, {"model.gguf": b"GGUF"})
     code, _, said = download(machine, MODEL_ID=REPO)

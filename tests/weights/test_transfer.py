@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors, fetch, transfer
-from sidecar.fetch import Block, Fraction, Job, Told
-from sidecar.model_files import LlamaFiles
+from sidecar.fetch import Fraction, Job, Told
+from sidecar.llama_args import LlamaFiles
+from sidecar.profiles import LlamaCpp
 from tests.weights.machine import Machine
 
 DATA = bytes(range(256)) * 4096
@@ -63,11 +64,10 @@ def test_a_failure_survives_the_line(code: str) -> None:
     assert str(again) == "one line"
 
 
-@given(st.none() | PATHS, st.none() | PATHS, NAMES)
-def test_a_job_survives_the_line(cache_dir: Path | None, model_path: Path | None, name: str) -> None:
-    block = Block(hf_filename=name, sha256="0" * 64)
-    line = fetch.encode_job(block, cache_dir, model_path)
-    assert fetch.decode_job(line) == Job(block, cache_dir, model_path)
+@given(st.none() | PATHS, NAMES)
+def test_a_job_survives_the_line(cache_dir: Path | None, path: str) -> None:
+    job = Job(LlamaCpp(model_path=path, sha256="0" * 64, n_gpu_layers=7), cache_dir)
+    assert fetch.decode_job(fetch.encode_job(job)) == job
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"block": {"unknown": 1}}', "null", "7"])
