@@ -134,6 +134,9 @@ def _body(dialect: str, ask: Ask) -> dict[str, Any]:
     if dialect == "ours":
         sampling = {"temperature": 0.8, "top_p": 0.95} if ask.sampled else {"temperature": 0.0}
         return body | sampling | {"stream_options": {"include_usage": True}, "timeout": GIVE_UP_S}
+    if dialect == "llama-server":
+        neutral = {"top_k": 0, "min_p": 0.0, "temperature": 0.0, "cache_prompt": True}
+        return body | neutral | {"stream_options": {"include_usage": True}}
     # transformers freezes these from the first request of the process: never mix the two on one.
     config = SAMPLED if ask.sampled else {"do_sample": False}
     return body | {"generation_config": json.dumps(config | {"max_new_tokens": ask.new_tokens})}

@@ -72,7 +72,7 @@ class Server:
 @contextlib.contextmanager
 def running(name: str, model: Path, sizes: Sizes) -> Iterator[Server]:
     """Start `ours` or `theirs` for the model; stopped when the block is left. Does not wait."""
-    port = _free_port()
+    port = free_port()
     make = _ours if name == "ours" else _theirs
     command, own_environment = make(model, sizes, port)
     # As many threads for both; how they wait for each other is each server's own affair.
@@ -130,7 +130,8 @@ def _theirs(model: Path, sizes: Sizes, port: int) -> tuple[Sequence[str], dict[s
     return command, {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody had a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -67,7 +67,9 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, config: dict[str, Any]) -> N
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(ordered)
     writer.add_token_types([added.get(token, TokenType.NORMAL) for token in ordered])
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    merges = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+    # llama.cpp loads no vocabulary without merges; two blanks are none of the benchmark's tokens.
+    writer.add_token_merges(merges or ["Ġ Ġ"])
     turn_end, end = config["eos_token_id"]
     writer.add_bos_token_id(end)
     writer.add_eos_token_id(turn_end)
@@ -95,11 +97,13 @@ def add_weights(writer: GGUFWriter, folder: Path, config: dict[str, Any], kind: 
             writer.add_tensor(target, quants.quantize(weight, KINDS[kind]), raw_dtype=KINDS[kind])
 
 
-def export(folder: Path, target: Path, kind: str) -> None:
-    """Write the model in `folder` as one GGUF file."""
+def export(folder: Path, target: Path, kind: str, *, title: str, ends: tuple[int, int] | None = None) -> None:
+    """Write the model in `folder` as one GGUF file. `ends` are the ids that end a turn and a text."""
     config = json.loads((folder / "config.json").read_text())
+    if ends is not None:
+        config["eos_token_id"] = list(ends)
     writer = GGUFWriter(target, "llama")
-    writer.add_name("LLM Sidecar embedded model")
+    writer.add_name(title)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(2)
     add_sizes(writer, config)
@@ -119,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     for kind in KINDS:
         target = options.target / f"embedded-{kind}.gguf"
-        export(options.source, target, kind)
+        export(options.source, target, kind, title="LLM Sidecar embedded model")
         print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

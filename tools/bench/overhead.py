@@ -1,0 +1,156 @@
+"""What the sidecar costs in front of llama-server: the same flags and file, with and without it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sidecar.engines import llama_binary
+from sidecar.llama_args import LlamaFiles, llama_args
+from sidecar.llama_flags import parse_help
+from sidecar.registry import load_registry
+from tools.bench.checkpoint import CONTROL, VOCABULARY, prompt
+from tools.bench.figures import Point
+from tools.bench.load import Ask, Run, first_token_s, run
+from tools.bench.servers import ROOT, Server, free_port
+from tools.bench.show import Show
+from tools.embedded_model.export_gguf import export
+
+PROMPT_TOKENS, NEW_TOKENS = 64, 64
+STREAMS = (1, 8, 32)
+CONTEXT = 256
+# One thread works for the model, so that the other core is there for both clients and the sidecar:
+# in service the model works on a card.
+ENGINE_THREADS = 1
+SPEED, FIRST_MS, EVENT_US, RESIDENT_MIB = 0.97, 3.0, 60.0, 120.0
+
+
+def gguf(checkpoint: Path) -> Path:
+    """The checkpoint as Q8_0, made when it is not there yet."""
+    target = checkpoint.parent / "model-q8_0.gguf"
+    if not target.exists():
+        control = range(VOCABULARY - len(CONTROL), VOCABULARY)
+        export(checkpoint, target, "q8_0", title="benchmark", ends=(control[2], control[0]))
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Both servers, up. `ours` has a llama-server of its own below it."""
+
+    ours: Server
+    theirs: Server
+
+    def pair(self, streams: int, name: str) -> tuple[Run, Run, float]:
+        """The same prompts to ours, then to theirs; microseconds of the sidecar's processor per event."""
+        asks = [
+            Ask(prompt(PROMPT_TOKENS, f"{streams}/{name}/{i}"), PROMPT_TOKENS, NEW_TOKENS)
+            for i in range(streams)
+        ]
+        before = _own_cpu_s(self.ours)
+        ours = run(self.ours, asks)
+        spent_us = (_own_cpu_s(self.ours) - before) * 1e6
+        return ours, run(self.theirs, asks), spent_us / (streams * NEW_TOKENS)
+
+
+def measure(checkpoint: Path, pairs: int, show: Show, streams: Sequence[int] = STREAMS) -> list[Point]:
+    """Speed, first token, processor time and memory. RuntimeError without a llama-server."""
+    model = gguf(checkpoint)
+    registry = _registry(model)
+    with _ours(registry) as ours, _theirs(registry, model) as theirs:
+        for server in (ours, theirs):
+            first_token_s(server, Ask(prompt(PROMPT_TOKENS, "start"), PROMPT_TOKENS, 4))
+        duel = Duel(ours, theirs)
+        points = [point for count in streams for point in _points(duel, count, pairs, show)]
+        resident_mib = ours.process.memory_info().rss / 2**20
+        return [*points, _limit("resident memory of the sidecar", "MiB", [resident_mib], RESIDENT_MIB)]
+
+
+def _points(duel: Duel, streams: int, pairs: int, show: Show) -> list[Point]:
+    duel.pair(streams, "warm-up")
+    found = []
+    for index in range(pairs):
+        show(f"sidecar over llama-server, {streams} streams, pair {index + 1} of {pairs}")
+        found.append(duel.pair(streams, str(index)))
+    what = f"{streams} stream{'s' if streams > 1 else ''}, {PROMPT_TOKENS} + {NEW_TOKENS} tokens"
+    speed = Point(
+        "overhead", what, "tokens/s",
+        [a.tokens_per_s for a, _, _ in found], [b.tokens_per_s for _, b, _ in found], SPEED,
+    )  # fmt: skip
+    event = _limit(f"processor time per event, {what}", "us", [us for _, _, us in found], EVENT_US)
+    if streams > 1:
+        return [speed, event]
+    later_ms = [(a.first_p50_s - b.first_p50_s) * 1e3 for a, b, _ in found]
+    return [speed, _limit(f"first token later by, {what}", "ms", later_ms, FIRST_MS), event]
+
+
+def _limit(what: str, unit: str, found: list[float], limit: float) -> Point:
+    """A figure that has a limit, in place of another server's."""
+    # What is nothing, or less than nothing, is within it.
+    held = [max(value, limit / 1000) for value in found]
+    return Point("cost", what, unit, held, [limit] * len(held), 1.0, less_is_better=True)
+
+
+def _registry(model: Path) -> Path:
+    registry = model.parent / "overhead.yaml"
+    registry.write_text(
+        f"""\
+profiles:
+  bench:
+    backend: llamacpp
+    model_id: bench
+    gpu: {{max_model_len: {CONTEXT}, max_concurrent_requests: {max(STREAMS)}}}
+    llamacpp: {{model_path: "{model}", parallel: {max(STREAMS)}, threads: {ENGINE_THREADS}}}
+"""
+    )
+    return registry
+
+
+@contextlib.contextmanager
+def _ours(registry: Path) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, "server.py", "--profile", "bench", "--port", str(port)]
+    with _process(command, registry, {"LLM_PROFILES_CONFIG_PATH": str(registry)}) as (process, began):
+        yield Server("ours", "ours", f"http://127.0.0.1:{port}", process, began)
+
+
+@contextlib.contextmanager
+def _theirs(registry: Path, model: Path) -> Iterator[Server]:
+    profile = load_registry(registry).select("bench")
+    binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
+    help_text = subprocess.run([binary, "--help"], capture_output=True, text=True, check=True).stdout
+    port = free_port()
+    words = llama_args(profile, LlamaFiles(model), parse_help(help_text), port=port, on_gpu=False)
+    with _process([binary, *words], registry, {}) as (process, began):
+        yield Server("theirs", "llama-server", f"http://127.0.0.1:{port}", process, began)
+
+
+@contextlib.contextmanager
+def _process(
+    command: Sequence[str], registry: Path, environment: dict[str, str]
+) -> Iterator[tuple[psutil.Popen, float]]:
+    log = registry.with_suffix(".log").open("ab")
+    began = time.monotonic()
+    process = psutil.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+        stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process, began
+    finally:
+        Server("", "", "", process, began).stop()
+        log.close()
+
+
+def _own_cpu_s(server: Server) -> float:
+    """Of the sidecar alone, without the llama-server below it."""
+    times = server.process.cpu_times()
+    return float(times.user + times.system)
