@@ -6,6 +6,7 @@ error event, since a stream that merely stops looks like success to OpenAI's cli
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -81,7 +82,9 @@ class EventStream(Response):
         self._events = events
         self._frames = body
         self._ping_s = ping_s
-        self._last_sent = 0.0
+        self._waiting: list[bytes] = []
+        self._more = asyncio.Event()
+        self._complete = False
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.init_headers({**headers, **quiet})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
@@ -92,23 +95,26 @@ class EventStream(Response):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
             async with anyio.create_task_group() as group:
-                group.start_soon(self._ping, send)
+                group.start_soon(self._write, send, group.cancel_scope)
                 group.start_soon(_leave, receive, group.cancel_scope)
                 async for frame in self._frames:
-                    await self._write(send, frame)
-                group.cancel_scope.cancel()
+                    self._waiting.append(frame)
+                    self._more.set()
+                self._complete = True
+                self._more.set()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, send: Send, frame: bytes) -> None:
-        self._last_sent = anyio.current_time()
-        await send({"type": "http.response.body", "body": frame, "more_body": True})
-
-    async def _ping(self, send: Send) -> None:
-        self._last_sent = anyio.current_time()
-        while True:
-            await anyio.sleep_until(self._last_sent + self._ping_s)
-            if anyio.current_time() - self._last_sent >= self._ping_s:
-                await self._write(send, PING)
+    async def _write(self, send: Send, scope: anyio.CancelScope) -> None:
+        """Frames that came while the last ones were sent go together: a write costs as much as ten frames."""
+        while self._waiting or not self._complete:
+            with anyio.move_on_after(self._ping_s) as quiet:
+                await self._more.wait()
+            self._more.clear()
+            body = b"".join(self._waiting) or (PING if quiet.cancelled_caught else b"")
+            self._waiting.clear()
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        scope.cancel()
 
 
 async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:
