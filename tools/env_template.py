@@ -1,4 +1,4 @@
-"""`.env.template` and the README's tables of settings, from the code: `python -m tools.env_template`.
+"""`.env.template` and the README's tables, from the code: `python -m tools.env_template`.
 
 Each program has its own table of settings and never imports the other's; here they meet.
 """
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from sidecar import settings
+from sidecar.registry import load_registry
 from watchdog import config
 
 ROOT = Path(__file__).parents[1]
@@ -34,9 +35,22 @@ def template() -> str:
     )
 
 
+def profiles_table() -> str:
+    """The README's table of what is shipped."""
+    lines = ["| profile | engine | what it is |", "|---|---|---|"]
+    for profile in load_registry(settings.DEFAULT_REGISTRY).profiles.values():
+        engine = "llama-server" if profile.backend == "llamacpp" else profile.backend
+        lines.append(f"| `{profile.name}` | {engine} | {profile.display_name}. {profile.description} |")
+    return "\n".join(lines) + "\n"
+
+
 def with_tables(readme: str) -> str:
-    """The README with both tables as they must be."""
-    tables = {"settings": settings.readme_table(), "watchdog": config.readme_table()}
+    """The README with its tables as they must be."""
+    tables = {
+        "profiles": profiles_table(),
+        "settings": settings.readme_table(),
+        "watchdog": config.readme_table(),
+    }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
         found = marked.search(readme)
