@@ -117,9 +117,7 @@ def _origin(
     name: str, before: object, after: object, is_set: bool, profile: Profile, settings: Settings
 ) -> str:
     said = [field for field in OVER.get(name, ()) if getattr(settings, field) not in (None, False)]
-    if before != after and not said:
-        said = [field for field in MODEL if field in settings.origins]
-    if profile.name == OWN and is_set and not said:
+    if not said and (before != after or (profile.name == OWN and is_set)):
         said = [field for field in MODEL if field in settings.origins]
     if said:
         return origin(settings, said[0])
@@ -190,9 +188,8 @@ async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) 
         told = worker_config(profile, settings)
         values = ((name, getattr(told, name)) for name in told.__struct_fields__)
         listed = ", ".join(f"{name} {_shown(value)}" for name, value in values if _shown(value))
-        return Command(
-            environment, (sys.executable, "-m", "sidecar.worker"), (f"told over its socket: {listed}",)
-        )
+        told_how = f"and --fd N, its end of a socket pair, over which it is told: {listed}"
+        return Command(environment, (sys.executable, "-m", "sidecar.worker"), (told_how,))
     return await _llama_command(profile, settings, environment, on_gpu=on_gpu)
 
 

@@ -51,7 +51,7 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook) -> Fit:
 
 def limit_mib(profile: Profile, budget_mib: int, card: GpuReading) -> int:
     """What may be used of one card: the budget, and the profile's share of what the card has."""
-    share = profile.gpu.gpu_memory_fraction or 1.0
+    share = (profile.backend == "llamacpp" and profile.gpu.gpu_memory_fraction) or 1.0
     return min(budget_mib, int(card.memory_total_bytes // MIB * share))
 
 

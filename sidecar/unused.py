@@ -47,6 +47,8 @@ def _of_cards(profile: Profile) -> Iterator[tuple[str, str]]:
     if profile.backend == "transformers":
         if "tensor_parallel_size" in said:
             yield "gpu.tensor_parallel_size", "the transformers engine runs on one card"
+        if "gpu_memory_fraction" in said:
+            yield "gpu.gpu_memory_fraction", "VRAM_BUDGET alone limits the transformers engine"
         if gpu.cards > 1:
             yield "gpu.num_gpus" if "num_gpus" in said else "gpu.device_ids", "it runs on one card, the first"
         return

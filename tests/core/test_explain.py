@@ -27,10 +27,15 @@ NO_CARD = GpuUnreadable("none")
 CARD = GpuReading(0, "P106-100", "GPU-0", 0, 6077 * 1024**2, None)
 
 
+@pytest.fixture(autouse=True)
+def _no_llama_server_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
 def typed(*words: str, **environ: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", *words],
-        cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env={"PATH": "/nowhere", **environ}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -55,7 +60,7 @@ def llama_server(tmp_path: Path) -> str:
     """A program that only tells what it knows: the spellings of early 2024."""
     program = tmp_path / "llama-server"
     program.write_text(
-        f'#!/bin/sh\n[ "$1" = --help ] && exec cat {HELP / "early-2024.txt"}\necho version: 2024\n'
+        f'#!/bin/sh\n[ "$1" = --help ] && exec /bin/cat {HELP / "early-2024.txt"}\necho version: 2024\n'
     )
     program.chmod(0o755)
     return str(program)

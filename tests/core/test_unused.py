@@ -60,6 +60,11 @@ ANOTHER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_llama_server_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
 def plan(folder: Path, fields: dict[str, Any]) -> Explanation:
     path = folder / "profiles.yaml"
     path.write_text(yaml.safe_dump({"profiles": {NAME: fields}}))
@@ -139,6 +144,8 @@ def profile(block: dict[str, Any], gpu: dict[str, Any] | None = None, **top: Any
         (profile({}, transformers={"sources": ["embedded"]}), ["transformers"]),
         (profile({}, {"tensor_parallel_size": 2}, backend="transformers", transformers={"sources": ["e"]}),
          ["gpu.tensor_parallel_size", "llamacpp"]),
+        (profile({}, {"gpu_memory_fraction": 0.5}, backend="transformers", transformers={"sources": ["e"]}),
+         ["gpu.gpu_memory_fraction", "llamacpp"]),
         (profile({}, {"device_ids": [0, 1]}, backend="transformers", transformers={"sources": ["e"]}),
          ["gpu.device_ids", "llamacpp"]),
     ],
