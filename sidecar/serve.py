@@ -115,10 +115,11 @@ def _shelf(registry: Registry, first: Profile, settings: Settings) -> Shelf:
 def serve(settings: Settings) -> int:
     """Serve until a signal comes; the exit code."""
     logs.configure(settings.log_format)
-    with listening(settings.host, settings.port) as listener:
-        # A third of the processor time for a new connection, and half for an event, of asyncio's own loop.
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run(settings, build(settings), listener))
+    with (
+        listening(settings.host, settings.port) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(run(settings, build(settings), listener))
 
 
 async def warm(settings: Settings, show: Show) -> ServiceState:
