@@ -43,6 +43,12 @@ def remember(path: Path, sha256: str) -> None:
         record.write_text(f"{sha256} {_state(path)}\n", encoding="ascii")
 
 
+def forget(path: Path) -> None:
+    """Have the sum counted anew."""
+    with contextlib.suppress(OSError):
+        _record(path).unlink()
+
+
 def remembered(path: Path) -> str | None:
     """The sum that was noted, if the file has not been touched since."""
     try:

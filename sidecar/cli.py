@@ -12,6 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidecar.profiles import Profile
+    from sidecar.settings import Settings
 
 EXIT_USAGE = 64
 EXIT_BUG = 70
@@ -22,14 +27,15 @@ USAGE = """\
 usage: llm-sidecar COMMAND [flags]
 
   serve      serve the model (what `python server.py` does)
-  download   fetch the profile's model and check its files
+  download   fetch the model's files; nothing is asked of the network for what is here
+  check      count the files that are here anew: whole, and their sums right
   warm       load the model once: download it, compile its kernels, answer nothing
   profiles   every model of the registry, and whether it fits this machine
   plan       explain a profile: every value and what set it, and the child's command line
   doctor     what is here, what is missing, and what to do about it
 
 Every command takes the flags of the server: llm-sidecar serve --help
-A name after plan is its profile: llm-sidecar plan hermes-3-8b-gptq
+A name after plan, download and check is the profile: llm-sidecar plan hermes-3-8b-gptq
 """
 
 
@@ -83,19 +89,39 @@ def serve(argv: Sequence[str]) -> int:
 
 
 def _download(argv: Sequence[str]) -> int:
-    from sidecar import weights
+    from sidecar import file_check
     from sidecar.progress import shown
+
+    profile, settings = _chosen(argv)
+    with shown(print) as show:
+        said = file_check.download(profile, settings.cache_dir, partial(show, "download"))
+    print(said)
+    return 0
+
+
+def _check(argv: Sequence[str]) -> int:
+    from sidecar import file_check
+    from sidecar.progress import shown
+
+    profile, settings = _chosen(argv)
+    with shown(print) as show:
+        lines = list(file_check.check(profile, settings.cache_dir, partial(show, "check")))
+    print(*lines, sep="\n")
+    return 0
+
+
+def _chosen(argv: Sequence[str]) -> tuple[Profile, Settings]:
+    """The profile that the arguments name, as it would be served."""
     from sidecar.registry import load_registry
     from sidecar.settings import load
 
-    settings = load(argv, os.environ)
-    profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
-    assert profile.transformers is not None
-    with shown(print) as show:
-        folder = weights.find(profile.transformers.sources, partial(show, "download"))
-    weights.check(folder)
-    print(f"{profile.name}: {weights.stored_mib(folder):.0f} MiB of weights in {folder}")
-    return 0
+    settings = load(_named(argv), os.environ)
+    return load_registry(settings.profiles_path).select(settings.profile, settings.overrides()), settings
+
+
+def _named(argv: Sequence[str]) -> Sequence[str]:
+    """The arguments, where the first may be the name of a profile."""
+    return ("--profile", *argv) if argv and not argv[0].startswith("-") else argv
 
 
 def _warm(argv: Sequence[str]) -> int:
@@ -142,9 +168,7 @@ def _plan(argv: Sequence[str]) -> int:
     from sidecar.explain_text import show_plan
     from sidecar.settings import load
 
-    if argv and not argv[0].startswith("-"):
-        argv = ("--profile", *argv)
-    settings = load(argv, os.environ)
+    settings = load(_named(argv), os.environ)
     show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look())))
     return 0
 
@@ -179,6 +203,7 @@ def _pause() -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "download": _download,
+    "check": _check,
     "warm": _warm,
     "profiles": _profiles,
     "plan": _plan,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sidecar import gpu, weights
 from sidecar.budget import MIB
 from sidecar.errors import StartError
+from sidecar.model_files import expected_files
 from sidecar.profiles import Profile
 from sidecar.registry import load_registry
 from sidecar.serve import listening
@@ -57,17 +58,23 @@ def _profile(settings: Settings) -> Finding:
         profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
     except StartError as error:
         return Finding("profile", "failure", error.message, "choose another with LLM_PROFILE_NAME")
-    return Finding("profile", "ok", _described(profile))
+    return Finding("profile", "ok", _described(profile, settings.cache_dir))
 
 
-def _described(profile: Profile) -> str:
-    if profile.llamacpp is not None and profile.backend == "llamacpp":
-        file = profile.llamacpp.model_path or profile.llamacpp.hf_filename
-        return f"{profile.name}: context {profile.context}; served by llama-server from {file}"
-    sources = profile.transformers.sources if profile.transformers else []
-    here = [source for source in sources if source == weights.EMBEDDED or Path(source).is_dir()]
-    where = "its files are here" if here else f"its files come from {' or '.join(sources)}"
-    return f"{profile.name}: context {profile.context}; {where}"
+def _described(profile: Profile, cache_dir: Path | None) -> str:
+    return f"{profile.name}: context {profile.context}; {_whereabouts(profile, cache_dir)}"
+
+
+def _whereabouts(profile: Profile, cache_dir: Path | None) -> str:
+    if profile.backend == "llamacpp":
+        assert profile.llamacpp is not None
+        model = expected_files(profile.llamacpp, cache_dir).model
+        origin = profile.llamacpp.hf_repo_id or "nowhere: no hf_repo_id is given"
+        return "its file is here" if model.is_file() else f"{model} comes from {origin}"
+    assert profile.transformers is not None
+    sources = profile.transformers.sources
+    here = weights.find_here(sources) is not None
+    return "its files are here" if here else f"its files come from {' or '.join(sources)}"
 
 
 def _card(settings: Settings) -> Finding:

@@ -38,9 +38,7 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
             return cached
     failures = []
     for source in sources:
-        if source == EMBEDDED:
-            return embedded.MODEL_DIR
-        if (folder := Path(source).expanduser()).is_dir():
+        if (folder := _local(source)) is not None:
             return folder
         if source.startswith(("/", ".", "~")):
             failures.append(f"{source}: no such folder")
@@ -63,9 +61,23 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
     )
 
 
+def find_here(sources: Sequence[str]) -> Path | None:
+    """The folder that `find` would take, if it is here already; no network is asked."""
+    found = [*map(_cached, sources), *map(_local, sources[:1])]
+    return next((folder for folder in found if folder is not None), None)
+
+
+def _local(source: str) -> Path | None:
+    """The folder that the source itself is."""
+    if source == EMBEDDED:
+        return embedded.MODEL_DIR
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def _cached(source: str) -> Path | None:
     """The model in the hub's cache, or in the one that an image may carry (`PRELOADED_MODELS`)."""
-    if source == EMBEDDED or source.startswith(("/", ".", "~")) or Path(source).is_dir():
+    if source.startswith(("/", ".", "~")) or _local(source) is not None:
         return None
     repository, _, revision = source.partition("@")
     caches = [hub_cache.root()]

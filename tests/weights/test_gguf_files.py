@@ -278,8 +278,10 @@ def test_nowhere_and_no_repository_says_where_it_looked(machine: Machine) -> Non
 
 def test_the_embedded_model_and_a_path_of_the_profile(machine: Machine) -> None:
     assert machine.fetch(LlamaCpp(model_path="embedded")).files.model == GGUF_Q8_0
-    wanted = block(model_path=str(GGUF_Q4_0), sha256=SUM, model_root="/models")
-    assert machine.fetch(wanted).files.model == GGUF_Q4_0
+    given = machine.folder / "given.gguf"
+    given.write_bytes(MODEL)
+    wanted = block(model_path=str(given), sha256=SUM, model_root="/models")
+    assert machine.fetch(wanted).files.model == given
     assert machine.hub.requests == []
 
 
