@@ -24,7 +24,7 @@ def sidecar(machine: Machine, *words: str, **environ: str) -> tuple[int, str, st
 def with_profiles(machine: Machine, **names: str) -> None:
     """A registry of GGUF profiles of REPO, each with its file."""
     profiles = {
-        name.replace("_", "-"): {
+        name: {
             "backend": "llamacpp",
             "model_id": name,
             "llamacpp": {"hf_repo_id": REPO, "hf_filename": file},
