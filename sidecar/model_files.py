@@ -37,8 +37,9 @@ def llama_files(
 ) -> LlamaFiles:
     """The files of the profile, whole as far as their headers tell; fetched where they are not here.
 
-    Looked for is in this order: `model_path` (MODEL_PATH, where that is set), `model_root`, the hub's
-    cache, the cache of the image. `cache_dir` is LLM_CACHE_DIR, which stands for `/models`. What is
+    Looked for is in this order: `model_path` (MODEL_PATH, where that is set), `model_root`, the folder
+    `gguf` of `cache_dir`, the hub's cache, the cache of the image. `cache_dir` is LLM_CACHE_DIR, which
+    stands for `/models`. What is
     fetched goes into `model_root` if there is one, else into the hub's cache. `on_progress` gets a
     fraction and a text meanwhile. Raises WeightsMissing, WeightsDamaged and ConfigError.
     """
@@ -107,6 +108,8 @@ def _folders(block: LlamaCpp, cache_dir: Path | None, given: Path | None) -> lis
     """Every folder that is looked into, in order; of the caches, those of the repository."""
     folders = [given.parent] if given else []
     folders += _roots(block, cache_dir)
+    if cache_dir is not None and cache_dir / "gguf" not in folders:
+        folders.append(cache_dir / "gguf")  # where people copy them to, whatever the profile says
     if block.hf_repo_id:
         caches = [hub_cache.root()]
         if carried := os.environ.get("PRELOADED_MODELS"):

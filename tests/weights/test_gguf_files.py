@@ -235,6 +235,14 @@ def test_llm_cache_dir_stands_for_models(machine: Machine) -> None:
     assert files.model == cache_dir / "gguf" / NAME
 
 
+def test_a_copy_below_llm_cache_dir_is_taken_for_every_profile(machine: Machine) -> None:
+    copy = machine.folder / "gguf" / NAME
+    copy.parent.mkdir()
+    copy.write_bytes(MODEL)
+    assert machine.fetch(BLOCK, cache_dir=machine.folder).files.model == copy
+    assert machine.hub.requests == []
+
+
 @pytest.mark.parametrize("name", [NAME, f"Q4/{NAME}"])
 def test_a_copy_by_hand_is_taken_without_asking_anybody(machine: Machine, name: str) -> None:
     root = machine.folder / "gguf"
