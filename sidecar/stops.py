@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+
+from sidecar.generation import TokenLogprob
 
 
 class StopMatcher:
@@ -45,3 +48,32 @@ class StopMatcher:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+
+class Scores:
+    """Log probabilities travel with their text: of text that is held back later, of a stop string never.
+
+    The end token has no text, and no log probability is shown for it.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[TokenLogprob] = []
+
+    def add(self, scores: Sequence[TokenLogprob]) -> None:
+        """Take those of the next tokens."""
+        self._waiting += scores
+
+    def without_end(self) -> None:
+        """The last token was the end token, if it has no bytes."""
+        if self._waiting and not self._waiting[-1].token_bytes:
+            self._waiting.pop()
+
+    def shown(self, piece: str, *, ended: bool, stopped: bool) -> tuple[TokenLogprob, ...]:
+        """What goes out with `piece`; `ended` when it is the last, `stopped` when a stop string cut it."""
+        if not piece and not ended:
+            return ()
+        shown, self._waiting = self._waiting, []
+        if stopped:
+            starts = accumulate((len(score.token) for score in shown), initial=0)
+            shown = [score for score, start in zip(shown, starts, strict=False) if start < len(piece)]
+        return tuple(shown)

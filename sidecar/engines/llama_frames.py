@@ -18,7 +18,7 @@ from sidecar.generation import (
     TokenLogprob,
     ToolDelta,
 )
-from sidecar.stops import StopMatcher
+from sidecar.stops import Scores, StopMatcher
 
 # A frame of one token is a few hundred bytes; with 20 alternatives, some thousands.
 MAX_FRAME_BYTES = 1 << 20
@@ -107,6 +107,7 @@ class CompletionChoice:
         self._choice = choice
         self._alternatives = request.logprobs
         self._stops = StopMatcher(request.stop)
+        self._scores = Scores()
         self.complete = False
         self.prompt_tokens: int | None = None
         self.completion_tokens = 0
@@ -125,19 +126,14 @@ class CompletionChoice:
         self.completion_tokens = found.tokens_predicted or self.completion_tokens
         if found.timings is not None:
             self.cached_tokens = found.timings.cache_n
-        logprobs = _logprobs(found.completion_probabilities, self._alternatives)
+        self._scores.add(_logprobs(found.completion_probabilities, self._alternatives))
         text = self._stops.feed(found.content)
-        if self._stops.hit:
-            return self._finished(text, logprobs, "stop")
-        if found.stop:
-            reason: FinishReason = "length" if found.stop_type in _LENGTH else "stop"
-            return self._finished(text + self._stops.flush(), logprobs, reason)
-        return [Delta(self._choice, text, logprobs)] if text or logprobs else []
-
-    def _finished(self, text: str, logprobs: tuple[TokenLogprob, ...], reason: FinishReason) -> list[Event]:
-        self.complete = True
-        last: list[Event] = [Delta(self._choice, text, logprobs)] if text or logprobs else []
-        return [*last, Finished(self._choice, reason)]
+        reason: FinishReason | None = "stop" if self._stops.hit else None
+        if reason is None and found.stop:
+            text += self._stops.flush()
+            reason = _reason(found.stop_type)
+        self.complete = reason is not None
+        return _said(self._choice, text, reason, self._scores, stopped=self._stops.hit)
 
 
 class ChatChoice:
@@ -147,6 +143,7 @@ class ChatChoice:
         self._choice = choice
         self._alternatives = request.logprobs
         self._stops = StopMatcher(request.stop)
+        self._scores = Scores()
         self._known: set[int] = set()
         self._counted = False
         self.complete = False
@@ -181,20 +178,17 @@ class ChatChoice:
             self.completion_tokens = found.usage.completion_tokens
 
     def _events(self, choice: _ChatChoice) -> list[Event]:
-        events: list[Event] = []
+        self._scores.add(_logprobs((choice.logprobs and choice.logprobs.content) or [], self._alternatives))
         text = self._stops.feed(choice.delta.content or "")
         reason: FinishReason | None = "stop" if self._stops.hit else None
         if reason is None and choice.finish_reason is not None:
             text += self._stops.flush()
             reason = _reason(choice.finish_reason)
-        logprobs = _logprobs((choice.logprobs and choice.logprobs.content) or [], self._alternatives)
-        if text or logprobs:
-            events.append(Delta(self._choice, text, logprobs))
-        events += [Delta(self._choice, "", tool=self._piece(call)) for call in choice.delta.tool_calls or []]
-        if reason is not None:
-            self.complete = True
-            events.append(Finished(self._choice, reason))
-        return events
+        self.complete = reason is not None
+        calls = [Delta(self._choice, "", tool=self._piece(call)) for call in choice.delta.tool_calls or []]
+        events = _said(self._choice, text, reason, self._scores, stopped=self._stops.hit)
+        # What was said stands before a call, and the end behind it.
+        return [*events[:-1], *calls, events[-1]] if reason is not None else [*events, *calls]
 
     def _piece(self, call: _Call) -> ToolDelta:
         arguments = call.function.arguments or ""
@@ -250,6 +244,17 @@ def _decoded(decoder: Any, frame: bytes) -> Any:
         return decoder.decode(frame)
     except msgspec.MsgspecError as error:
         raise EngineFault(f"The engine sent a frame that can not be read: {str(error)[:120]}.") from None
+
+
+def _said(
+    choice: int, text: str, reason: FinishReason | None, scores: Scores, *, stopped: bool
+) -> list[Event]:
+    """New text of one choice, if there is any, and its end, if it is."""
+    if reason != "length" and reason is not None and not stopped:
+        scores.without_end()
+    logprobs = scores.shown(text, ended=reason is not None, stopped=stopped)
+    events: list[Event] = [Delta(choice, text, logprobs)] if text or logprobs else []
+    return events if reason is None else [*events, Finished(choice, reason)]
 
 
 def _reason(finish_reason: str) -> FinishReason:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 from sidecar.generation import FinishReason, TokenLogprob
+from sidecar.stops import Scores
 from sidecar.worker.blocks import Table
 from sidecar.worker.messages import Output, Prepare
 from sidecar.worker.sampler import Row
@@ -27,7 +27,7 @@ class Choice:
     table: Table | None = None
     computed: int = 0
     finish: FinishReason | None = None
-    scored: list[TokenLogprob] = field(default_factory=list)
+    scores: Scores = field(default_factory=Scores)
 
     @property
     def generated(self) -> int:
@@ -48,18 +48,9 @@ class Choice:
         if self.finish is not None and not self.text.stopped:
             piece += self.text.flush()
         if scored is not None and not ended:
-            self.scored.append(scored)
-        return Output(self.request_id, self.index, piece, self.finish, self._shown(piece))
-
-    def _shown(self, piece: str) -> tuple[TokenLogprob, ...]:
-        """Log probabilities travel with their text; those of a stop string are not shown."""
-        if not piece and self.finish is None:
-            return ()
-        shown, self.scored = self.scored, []
-        if self.text.stopped:
-            starts = accumulate((len(score.token) for score in shown), initial=0)
-            shown = [score for score, start in zip(shown, starts, strict=False) if start < len(piece)]
-        return tuple(shown)
+            self.scores.add((scored,))
+        shown = self.scores.shown(piece, ended=self.finish is not None, stopped=self.text.stopped)
+        return Output(self.request_id, self.index, piece, self.finish, shown)
 
 
 @dataclass(slots=True)
