@@ -82,18 +82,35 @@ class Program:
         """Whether a generation would be tried now."""
         return self.get("/readyz")[0] == 200
 
-    def worker(self) -> psutil.Process:
-        """The worker process, of which there is one."""
-        children = psutil.Process(self.process.pid).children()
-        workers = [c for c in children if "sidecar.worker" in " ".join(c.cmdline())]
-        assert len(workers) == 1
-        return workers[0]
+    def child(self) -> psutil.Process:
+        """The engine's process, of which there is one: our worker or llama-server."""
+        (engine,) = self.children()
+        return engine
+
+    def children(self) -> list[psutil.Process]:
+        """The engine's process, if it has been started."""
+        return [c for c in psutil.Process(self.process.pid).children() if _is_engine(c)]
 
     def active(self) -> float:
         """The gauge `active_requests`."""
         with urllib.request.urlopen(self.url + "/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith("active_requests")))
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Our worker, or a llama-server with a model: it is also asked for its version."""
+    try:
+        line = process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    return "sidecar.worker" in line or ("--model" in line and any("llama-server" in word for word in line))
+
+
+def serving(profile: str) -> dict[str, str]:
+    """The variables for a server of that profile. One thread: those of llama-server wait spinning."""
+    path = {k: v for k, v in os.environ.items() if k == "LLAMA_SERVER_PATH" and v}
+    return {"LLM_PROFILE_NAME": profile, "THREADS": "1", **path}
 
 
 @contextmanager

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
+
+from sidecar.engines.llama_binary import find
 
 
 @pytest.fixture(scope="session")
 def llama_server_path() -> str:
-    """The program; without one, the test is skipped."""
-    path = os.environ.get("LLAMA_SERVER_PATH") or shutil.which("llama-server")
-    if path is None:
-        pytest.skip("no llama-server: set LLAMA_SERVER_PATH, or put one on PATH")
-    return path
+    """The program, for tests that are marked `llama`."""
+    return find(os.environ.get("LLAMA_SERVER_PATH") or None, os.environ)

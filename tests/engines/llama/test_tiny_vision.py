@@ -15,6 +15,8 @@ from PIL import Image
 from tests.e2e.program import free_port, until
 from tests.engines.llama import tiny_vision
 
+pytestmark = pytest.mark.llama
+
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
