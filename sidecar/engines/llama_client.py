@@ -77,6 +77,7 @@ class LlamaClient:
 
 _JSON = {"content-type": "application/json"}
 ConnectionLost = (aiohttp.ClientError, ConnectionError)
+NotConnected = aiohttp.ClientConnectorError  # one of them: there is nobody, and nothing was begun
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

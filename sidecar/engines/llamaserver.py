@@ -23,7 +23,7 @@ from sidecar.engines.child import restart_delay_s
 from sidecar.engines.last_words import last_words
 from sidecar.engines.llama_bodies import chat_body, completion_body
 from sidecar.engines.llama_boot import LlamaBoot
-from sidecar.engines.llama_client import ConnectionLost
+from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llama_prompt import Prompts
@@ -115,14 +115,21 @@ class LlamaServerEngine:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event]:
         """See `Engine.stream`. More choices than slots take turns."""
         prepared = self._prepared.pop(request.id)
-        await self._supervisor.loaded()
-        boot, prompts = self._ready()
-        answer = _Answer(boot, prompts, request, prepared, self._launch.context)
-        one = request.n == 1
-        events = answer.choice(0) if one else answer.choices(self._launch.slots)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
+        begun = False
+        while not begun:
+            await self._supervisor.loaded()
+            boot, prompts = self._ready()
+            answer = _Answer(boot, prompts, request, prepared, self._launch.context)
+            events = answer.choice(0) if request.n == 1 else answer.choices(self._launch.slots)
+            try:
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        begun = True
+                        yield event
+            except NotConnected:
+                if begun:
+                    raise boot.cause from None
+                await boot.gone.wait()  # it died while this one waited: nobody need know
         yield Done(answer.usage())
 
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
@@ -252,6 +259,8 @@ class _Answer:
                         yield event
                     if frames.over:
                         return
+        except NotConnected:
+            raise
         except ConnectionLost:
             raise self._boot.cause from None
         finally:
