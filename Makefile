@@ -24,7 +24,7 @@ test: $(VENV)/dev.installed  ## everything the tests need, then the tests
 test-llama: $(VENV)/dev.installed  ## the tests that need a llama-server (LLAMA_SERVER_PATH, else on PATH)
 	@$(PY) -m pytest -m llama
 
-test-docker: $(VENV)/dev.installed  ## builds the CPU image and tests it on this machine's Docker engine
+test-docker: $(VENV)/dev.installed  ## builds the CPU images and tests them on this machine's Docker engine
 	@$(PY) -m pytest tests/docker -s
 
 demo: $(VENV)/dev.installed  ## three strikes, the drain, a stream that ends whole, the restart: as a time line (Docker)
@@ -50,6 +50,7 @@ lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/runtime.in -o requirements/runtime.txt
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/runtime.txt requirements/watchdog.in -o requirements/watchdog.txt
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/dev.in -o requirements/dev.txt
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/llamacpp.in -o requirements/llamacpp.txt
 
 clean:  ## remove .venv and what was built
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ Each program has its own table of settings and never imports the other's; here t
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from sidecar import settings
@@ -21,12 +22,28 @@ COMPOSE = (
     ("TORCH_WHEEL", "", "The address of torch's CPU wheel with #sha256=..., for a smaller CPU image."),
     ("BASE_IMAGE", "python:3.11-slim-bookworm", "The Python image that the images are built on."),
     ("PROXY_BASE_IMAGE", "debian:bookworm-slim", "The Debian image of the hardened overlay's proxy."),
+    ("GPU_SERVER_1_PROFILE", "stheno-q4_k_m", "The profile of gpu-server-1."),
+    ("GPU_SERVER_1_DEVICE", "0", "The card of gpu-server-1: its index or its UUID."),
+    ("GPU_SERVER_1_PORT", "8080", "Where gpu-server-1 is published."),
+    ("GPU_SERVER_1_METRICS_PORT", "9091", "Where the metrics of gpu-server-1 are published."),
+    ("GPU_SERVER_2_PROFILE", "stheno-q4_k_m", "The profile of gpu-server-2."),
+    ("GPU_SERVER_2_DEVICE", "1", "The card of gpu-server-2: its index or its UUID."),
+    ("GPU_SERVER_2_PORT", "8081", "Where gpu-server-2 is published."),
+    ("GPU_SERVER_2_METRICS_PORT", "9092", "Where the metrics of gpu-server-2 are published."),
+    ("LLM_CACHE_DIR", "", "The folder that is /models in the GPU servers; a volume when not set."),
+    ("LLM_USER", "10001:10001", "Who the GPU servers are: the owner of LLM_CACHE_DIR."),
+    ("ENGINE_IMAGE", "", "An image to take llama-server from; it is compiled when not set."),
+    ("CUDA_ARCHITECTURES", "61;86;89;120", "For which cards llama-server is compiled; fewer are quicker."),
+    ("SERVICE_NAME", "orion-llamaccp", "compose.orion.yaml: the project, the container and the image."),
+    ("SERVICE_VERSION", "0.1.0", "compose.orion.yaml: the tag of the image."),
+    ("LLAMACPP_HOST_PORT", "8080", "compose.orion.yaml: where it is published."),
+    ("APP_NET_EXTERNAL", "false", "compose.orion.yaml: true when the network app-net is there already."),
 )
 
 
 def template() -> str:
     """The whole file."""
-    compose = "\n".join(f"# {text}\n# {name}={default}\n" for name, default, text in COMPOSE)
+    compose = "\n".join(f"# {text}\n# {name}={_quoted(default)}\n" for name, default, text in COMPOSE)
     return (
         f"{settings.env_template()}\n"
         "# ---- The watchdog; it reads VRAM_BUDGET and DRAIN_SECONDS above, too.\n\n"
@@ -42,6 +59,11 @@ def profiles_table() -> str:
         engine = "llama-server" if profile.backend == "llamacpp" else profile.backend
         lines.append(f"| `{profile.name}` | {engine} | {profile.display_name}. {profile.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(default: str) -> str:
+    # Bash, which reads the file too, would cut it at a semicolon.
+    return default and shlex.quote(default)
 
 
 def with_tables(readme: str) -> str:

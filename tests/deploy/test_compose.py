@@ -35,7 +35,24 @@ def compose(name: str) -> dict[str, Any]:
     return read
 
 
+def filled(read: Any, **environ: str) -> Any:
+    """The value as compose fills it in; a variable that is blank counts as not set."""
+    if isinstance(read, dict):
+        return {key: filled(value, **environ) for key, value in read.items()}
+    if isinstance(read, list):
+        return [filled(value, **environ) for value in read]
+    if not isinstance(read, str):
+        return read
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lambda found: environ.get(found[1]) or found[2] or "", read)
+
+
 PLAIN = compose("docker/compose.yaml")["services"]
+# Each stands alone: a service on a network of its own.
+ALONE = {
+    "llamacpp": compose("docker/compose.orion.yaml")["services"]["llamacpp"],
+    "llama-cpp": compose("docker/compose.llama-cpp.yaml")["services"]["llama-cpp"],
+}
+GPU_SERVERS = ("gpu-server-1", "gpu-server-2")
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docker/compose*.yaml"))
 
 
@@ -59,12 +76,13 @@ def test_ports_are_published_to_this_machine_only(name: str) -> None:
 
 def test_a_stop_leaves_time_for_the_drain() -> None:
     engine_s, drain_s = 5, Settings().drain_s
-    assert seconds(PLAIN["llm-sidecar"]["stop_grace_period"]) > 45 > drain_s + engine_s
+    for service in (PLAIN["llm-sidecar"], *(PLAIN[name] for name in GPU_SERVERS), *ALONE.values()):
+        assert seconds(service["stop_grace_period"]) > 45 > drain_s + engine_s
 
 
-@pytest.mark.parametrize("service", PLAIN)
+@pytest.mark.parametrize("service", [*PLAIN, *ALONE])
 def test_services_have_no_rights_to_spare(service: str) -> None:
-    told = PLAIN[service]
+    told = {**PLAIN, **ALONE}[service]
     assert told["cap_drop"] == ["ALL"]
     assert told["read_only"] is True
     assert told["security_opt"] == ["no-new-privileges:true"]
@@ -85,7 +103,83 @@ def test_the_sidecar_comes_up_with_its_watchdog() -> None:
     assert waits == {"condition": "service_started", "required": False}
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "watchdog.Dockerfile", "socket-proxy.Dockerfile"])
+def test_the_gpu_servers_come_up_by_name_alone() -> None:
+    assert [PLAIN[name]["profiles"] for name in GPU_SERVERS] == [["gpu-servers"]] * 2
+    assert not any(set(GPU_SERVERS) & set(told.get("depends_on", {})) for told in PLAIN.values())
+
+
+def test_the_gpu_servers_have_a_card_and_ports_each() -> None:
+    one, two = (filled(PLAIN[name]) for name in GPU_SERVERS)
+    assert one["ports"] == ["127.0.0.1:8080:8080", "127.0.0.1:9091:9091"]
+    assert two["ports"] == ["127.0.0.1:8081:8080", "127.0.0.1:9092:9091"]
+    cards = [told["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for told in (one, two)]
+    assert cards == [["0"], ["1"]]
+    for told in (one, two):
+        assert (told["environment"]["PORT"], told["environment"]["METRICS_PORT"]) == ("8080", "9091")
+
+
+def test_the_gpu_servers_hand_on_what_they_are_told() -> None:
+    given = {"MODEL_PATH": "/models/model.gguf", "N_GPU_LAYERS": "33", "N_CTX": "4096", "N_BATCH": "512"}
+    given |= {"N_THREADS": "4"}
+    for name in GPU_SERVERS:
+        assert filled(PLAIN[name], **given)["environment"].items() >= given.items()
+        assert filled(PLAIN[name])["environment"]["MODEL_PATH"] == ""
+        assert filled(PLAIN[name])["volumes"] == ["models:/models"]
+        assert filled(PLAIN[name], LLM_CACHE_DIR="/srv/models")["volumes"] == ["/srv/models:/models"]
+
+
+def test_without_a_card_the_gpu_servers_serve_the_embedded_model() -> None:
+    for name in GPU_SERVERS:
+        told = compose("docker/compose.cpu.yaml")["services"][name]
+        assert filled(told["environment"]) == {"LLM_PROFILE_NAME": "embedded-gguf", "DEVICE": "cpu"}
+        assert told["build"]["target"] == "cpu"
+        assert told["deploy"]["resources"]["reservations"]["devices"] == []
+
+
+def test_two_env_files_make_the_service_of_a_stack() -> None:
+    given = {
+        "SERVICE_NAME": "orion-two",
+        "SERVICE_VERSION": "0.2.0",
+        "LLM_PROFILE_NAME": "deepseek-70b-gguf-atlas",
+        "LLM_PROFILES_CONFIG_PATH": "/app/config/llm_profiles.yaml",
+        "LLM_CACHE_DIR": "/mnt/telemetry/llm-cache",
+        "LLAMACPP_HOST_PORT": "8090",
+        "HF_TOKEN": "",
+        "LLAMACPP_CTX_SIZE_OVERRIDE": "4096",
+        "LLAMACPP_N_GPU_LAYERS_OVERRIDE": "",
+        "LLAMACPP_THREADS_OVERRIDE": "",
+        "LLAMACPP_PARALLEL_OVERRIDE": "",
+        "LLAMACPP_BATCH_SIZE_OVERRIDE": "",
+        "CUDA_VISIBLE_DEVICES_OVERRIDE": "2,3",
+    }
+    whole = filled(compose("docker/compose.orion.yaml"), **given)
+    told = whole["services"]["llamacpp"]
+    assert (whole["name"], told["container_name"], told["image"]) == (
+        "orion-two",
+        "orion-two",
+        "orion-two:0.2.0",
+    )
+    assert told["ports"] == ["127.0.0.1:8090:8080"]
+    assert told["volumes"] == ["/mnt/telemetry/llm-cache:/models"]
+    assert told["networks"] == ["app-net"]
+    outside = {"SERVICE_NAME", "SERVICE_VERSION", "LLM_CACHE_DIR", "LLAMACPP_HOST_PORT"}
+    inside = {name: value for name, value in given.items() if name not in outside}
+    assert told["environment"].items() >= inside.items()
+
+
+def test_a_cache_of_the_hub_is_shared_by_its_volume() -> None:
+    whole = filled(compose("docker/compose.llama-cpp.yaml"), CONTEXT_SIZE="32768")
+    told = whole["services"]["llama-cpp"]
+    assert (told["container_name"], told["ports"]) == ("llama-cpp", ["127.0.0.1:8000:8000"])
+    assert told["volumes"] == ["hf-cache:/data/.huggingface"]
+    assert whole["volumes"] == {"hf-cache": {"name": "hf-cache"}}
+    assert told["environment"]["HF_HOME"] == "/data/.huggingface"
+    assert told["environment"]["CONTEXT_SIZE"] == "32768"
+
+
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", "llamacpp.Dockerfile", "watchdog.Dockerfile", "socket-proxy.Dockerfile"]
+)
 def test_dockerfiles_build_without_a_registrys_help(name: str) -> None:
     text = (ROOT / "docker" / name).read_text()
     assert "# syntax=" not in text
@@ -128,3 +222,34 @@ def test_the_cpu_lock_has_no_cuda_in_it() -> None:
     assert namespace["without_cuda"](lock, "") == lock
     with pytest.raises(ValueError, match="sha256"):
         namespace["without_cuda"](lock, "https://example.org/torch.whl")
+
+
+def versions(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / lock).read_text()))
+
+
+def test_the_image_over_llama_server_has_the_tested_versions_and_no_torch() -> None:
+    lock = versions("llamacpp.txt")
+    tested = versions("dev.txt") | versions("runtime.txt")
+    assert lock.items() <= tested.items()
+    assert {"fastapi", "aiohttp", "huggingface-hub", "nvidia-ml-py"} <= set(lock)
+    assert not set(lock) & {"torch", "transformers", "gptqmodel", "numpy"}
+
+
+def test_the_source_of_llama_server_is_pinned_and_both_targets_build_the_same() -> None:
+    text = (ROOT / "docker" / "llamacpp.Dockerfile").read_text()
+    sums = re.findall(r"ARG LLAMA_CPP_SHA256=([0-9a-f]{64})\n", text)
+    assert len(sums) == 2
+    assert len(set(sums)) == 1
+    assert re.search(r"ARG LLAMA_CPP_VERSION=v\d+\.\d+\.\d+\n", text)
+    assert re.findall(r"(?m)^FROM \S+ AS (\S+)$", text)[-1] == "cuda"
+
+
+def test_pascal_and_blackwell_are_both_compiled_for() -> None:
+    text = (ROOT / "docker" / "llamacpp.Dockerfile").read_text()
+    architectures = re.search(r'ARG CUDA_ARCHITECTURES="([0-9;]+)"', text)
+    assert architectures
+    assert {"61", "120"} <= set(architectures[1].split(";"))
+    assert re.search(r"ARG CUDA_IMAGE=nvidia/cuda:12\.[89]\.\d+-devel-", text)
+    for told in (*(PLAIN[name] for name in GPU_SERVERS), *ALONE.values()):
+        assert filled(told["build"]["args"]["CUDA_ARCHITECTURES"]) == architectures[1]

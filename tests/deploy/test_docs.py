@@ -21,8 +21,9 @@ def test_the_template_is_the_codes() -> None:
 
 def test_the_template_names_all_that_compose_reads() -> None:
     files = "".join(path.read_text() for path in (ROOT / "docker").glob("compose*.yaml"))
-    read = set(re.findall(r"\$\{([A-Z_]+)", files))
-    assert read <= set(re.findall(r"(?m)^# ([A-Z_]+)=", TEMPLATE.read_text()))
+    read = set(re.findall(r"\$\{([A-Z0-9_]+)", files))
+    named = re.findall(r"(?m)^# (?:([A-Z0-9_]+)=|.*Also: (.*)\.$)", TEMPLATE.read_text())
+    assert read <= {name for pair in named for words in pair for name in words.split(", ")}
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
