@@ -35,7 +35,9 @@ def test_another_archive_than_the_pinned_one_is_refused(archive: Path, tmp_path:
 
 
 def test_an_archive_without_llama_cpp_is_refused(archive: Path, tmp_path: Path) -> None:
-    done = run("build-llamacpp.sh", archive, hashlib.sha256(archive.read_bytes()).hexdigest(), tmp_path / "out")
+    done = run(
+        "build-llamacpp.sh", archive, hashlib.sha256(archive.read_bytes()).hexdigest(), tmp_path / "out"
+    )
     assert done.returncode == 65
     assert "holds no llama.cpp" in done.stderr
 
@@ -53,15 +55,13 @@ def test_a_bundle_runs_with_its_own_libraries(tmp_path: Path) -> None:
 
 def test_a_bundle_lacks_nothing_silently(tmp_path: Path) -> None:
     """A library that can not be found is named, before anything is run."""
-    program = tmp_path / "llama-server"
-    source = "int absent(void); int main(void) { return absent(); }"
-    subprocess.run(
-        ["cc", "-shared", "-o", tmp_path / "libabsent.so", "-xc", "-"], input="int absent(void) { return 0; }",
-        text=True, check=True,
-    )  # fmt: skip
-    command = ["cc", "-o", program, "-xc", "-", "-xnone", tmp_path / "libabsent.so", "-Wl,-soname,x"]
-    subprocess.run(command, input=source, text=True, check=True)
-    (tmp_path / "libabsent.so").unlink()
+    program, library = tmp_path / "llama-server", tmp_path / "libabsent.so"
+    absent = "int absent(void) { return 0; }"
+    caller = "int absent(void); int main(void) { return absent(); }"
+    subprocess.run(["cc", "-shared", "-xc", "-", "-o", library], input=absent, text=True, check=True)
+    command = ["cc", "-xc", "-", "-o", program, f"-L{tmp_path}", "-labsent"]
+    subprocess.run(command, input=caller, text=True, check=True)
+    library.unlink()
     done = run("bundle-llamacpp.sh", tmp_path / "made", program)
     assert done.returncode == 66
     assert "libabsent.so" in done.stderr

@@ -69,10 +69,12 @@ class Stack:
 
     def ask(self, **more: Any) -> tuple[int, Any]:
         """One generation."""
-        body = json.dumps({"prompt": "What is the capital of France?", **more}).encode()
-        return _answer(
-            urllib.request.Request(self.url + "/generate", body, {"content-type": "application/json"})
-        )
+        return self.post("/generate", prompt="What is the capital of France?", **more)
+
+    def post(self, path: str, **body: Any) -> tuple[int, Any]:
+        """Status and JSON for a body of JSON; 0 while nobody listens."""
+        headers = {"content-type": "application/json"}
+        return _answer(urllib.request.Request(self.url + path, json.dumps(body).encode(), headers))
 
     def ready(self) -> bool:
         """Whether a generation would be taken."""
