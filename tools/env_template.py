@@ -30,7 +30,6 @@ COMPOSE = (
     ("GPU_SERVER_2_DEVICE", "1", "The card of gpu-server-2: its index or its UUID."),
     ("GPU_SERVER_2_PORT", "8081", "Where gpu-server-2 is published."),
     ("GPU_SERVER_2_METRICS_PORT", "9092", "Where the metrics of gpu-server-2 are published."),
-    ("LLM_CACHE_DIR", "", "The folder that is /models in the GPU servers; a volume when not set."),
     ("LLM_USER", "10001:10001", "Who the GPU servers are: the owner of LLM_CACHE_DIR."),
     ("ENGINE_IMAGE", "", "An image to take llama-server from; it is compiled when not set."),
     ("CUDA_ARCHITECTURES", "61;86;89;120", "For which cards llama-server is compiled; fewer are quicker."),
