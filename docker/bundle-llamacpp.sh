@@ -32,12 +32,19 @@ if [ -n "$missing" ]; then
   echo "$server needs what this image does not have: $missing" >&2
   exit 66
 fi
-for library in $(echo "$needed" | sed -nE 's/^[[:space:]]*([^ ]+ => )?(\/[^ ]+) \(0x[0-9a-f]+\)$/\2/p'); do
-  cp -L "$library" "$out/"
+libraries=$(echo "$needed" | sed -nE 's/^[[:space:]]*([^ ]+ => )?(\/[^ ]+) \(0x[0-9a-f]+\)$/\2/p')
+# What the driver's libraries ask for must be of the same release as the C library.
+c_library=$(dirname "$(echo "$libraries" | grep '/libc\.so')")
+for library in $libraries "$c_library"/libdl.so.* "$c_library"/libpthread.so.* "$c_library"/librt.so.*; do
+  [ ! -e "$library" ] || cp -L "$library" "$out/"
 done
 
 # The loader runs the program, and ggml looks for its backends beside what runs: hence one folder.
-loader=$(cd "$out" && ls ld-linux*)
+loader=$(ls "$out" | grep '^ld-linux' || :)
+if [ -z "$loader" ]; then
+  echo "$server does not use glibc; ENGINE_IMAGE names an image of Debian's or Ubuntu's kind" >&2
+  exit 66
+fi
 cat >"$out/run" <<RUN
 #!/bin/sh
 here=\$(dirname "\$(readlink -f "\$0")")

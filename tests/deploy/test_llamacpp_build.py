@@ -65,3 +65,16 @@ def test_a_bundle_lacks_nothing_silently(tmp_path: Path) -> None:
     done = run("bundle-llamacpp.sh", tmp_path / "made", program)
     assert done.returncode == 66
     assert "libabsent.so" in done.stderr
+
+
+def test_a_program_of_another_c_library_is_refused(tmp_path: Path) -> None:
+    program = tmp_path / "llama-server"
+    subprocess.run(
+        ["cc", "-static", "-nostdlib", "-xc", "-", "-o", program],
+        input="void _start(void) {}",
+        text=True,
+        check=True,
+    )
+    done = run("bundle-llamacpp.sh", tmp_path / "made", program)
+    assert done.returncode == 66
+    assert "glibc" in done.stderr
