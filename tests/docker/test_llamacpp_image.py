@@ -64,8 +64,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def ports() -> list[int]:
-    """Four that are free."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    """Four for both servers and one more, all free."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
     numbers = [int(listener.getsockname()[1]) for listener in listeners]
     for listener in listeners:
         listener.close()
@@ -76,7 +76,7 @@ def ports() -> list[int]:
 def project(engine: str, ports: list[int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The CPU overlay with both servers' ports; the image is built, nothing is up."""
     names = [f"GPU_SERVER_{n}_{what}" for n in (1, 2) for what in ("PORT", "METRICS_PORT")]
-    own = dict(zip(names, map(str, ports), strict=True))
+    own = dict(zip(names, map(str, ports[:4]), strict=True))
     own |= {"ENGINE_IMAGE": engine, "COMPOSE_PROJECT_NAME": "llm-sidecar-test"}
     made = Stack(ports[0], CPU, tmp_path_factory.mktemp("project"), own)
     made.compose("build", "gpu-server-1", seconds=900)
@@ -168,7 +168,7 @@ def test_the_server_has_no_rights_to_spare(servers: Stack) -> None:
 
 def test_two_env_files_bring_the_service_up(engine: str, ports: list[int], tmp_path: Path) -> None:
     """The whole command of a stack that has an env file of its own beside the service's."""
-    (tmp_path / ".env").write_text(f"LLAMACPP_HOST_PORT={ports[3]}\nENGINE_IMAGE={engine}\nHF_TOKEN=\n")
+    (tmp_path / ".env").write_text(f"LLAMACPP_HOST_PORT={ports[4]}\nENGINE_IMAGE={engine}\nHF_TOKEN=\n")
     service = {"SERVICE_NAME": "llm-sidecar-test-orion", "SERVICE_VERSION": "0.1.0"}
     service |= {"LLM_PROFILE_NAME": "embedded-gguf", "LLAMACPP_CTX_SIZE_OVERRIDE": "512"}
     (tmp_path / "service.env").write_text("".join(f"{key}={value}\n" for key, value in service.items()))
@@ -176,7 +176,7 @@ def test_two_env_files_bring_the_service_up(engine: str, ports: list[int], tmp_p
     (tmp_path / "cpu.yaml").write_text(f"services: {{llamacpp: {{build: {{target: cpu}}, {no_card}}}}}")
     command = ["compose", "--env-file", str(tmp_path / ".env"), "--env-file", str(tmp_path / "service.env")]
     command += ["-f", "docker/compose.orion.yaml", "-f", str(tmp_path / "cpu.yaml")]
-    there = Stack(ports[3], (), tmp_path)
+    there = Stack(ports[4], (), tmp_path)
     try:
         docker(*command, "up", "-d", "--build", "--wait", "--wait-timeout", "120", seconds=900)
         assert there.get("/health")[0] == 200
