@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 # Five deaths in ten minutes are a fault that another start will not mend.
 RESTART_BUDGET = 5
 RESTART_WINDOW_S = 600.0
-_TAIL_LINES = 40
+_TAIL_LINES = 100
 _LINE_BYTES = 4096
 
 
@@ -37,6 +37,7 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._group_gone = False
         self._drain = asyncio.create_task(self._read_stderr(), name="child-stderr")
 
     @classmethod
@@ -71,6 +72,7 @@ class Child:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._drain), 1.0)
         self._signal(signal.SIGKILL)  # the group: whatever the process itself left behind
+        self._group_gone = True
         return code
 
     async def stop(self, grace_s: float, *, patience_s: float = 0.0) -> int:
@@ -98,7 +100,9 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         # The group's id is the pid, which is not reused while the process is not waited for, or
-        # while any member of the group lives; otherwise there is nobody to signal.
+        # while any member of the group lives. Later it may be anybody's.
+        if self._group_gone:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 

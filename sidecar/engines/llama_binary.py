@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sidecar.llama_flags import LlamaFlags, parse_help
 
 NAME = "llama-server"
 PROBE_SECONDS = 30.0
+MAX_SAID_BYTES = 1 << 20
 WAYS = (
     "set LLAMA_SERVER_PATH to the program; install one (github.com/ggml-org/llama.cpp/releases, brew install "
     "llama.cpp, or Debian's llama.cpp-tools); or run the image of docker/llamacpp.Dockerfile"
@@ -61,15 +63,21 @@ async def _said(path: str, flag: str, environ: Mapping[str, str]) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
             path, flag, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=dict(environ),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=dict(environ), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise ConfigError(f"{path} can not be run: {error.strerror}; {WAYS}") from None
+    said = b""
+    assert process.stdout is not None
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), PROBE_SECONDS)
+        async with asyncio.timeout(PROBE_SECONDS):
+            while len(said) < MAX_SAID_BYTES and (data := await process.stdout.read(65536)):
+                said += data
     except TimeoutError:
         raise ConfigError(f"{path} {flag} does not end; {WAYS}") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
     return said.decode("utf-8", "replace")

@@ -78,6 +78,7 @@ def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: i
         "cache_prompt": True,
         "reasoning_format": "none",
         "timings_per_token": True,
+        "return_progress": True,
         **sampling_fields(request.sampling, seed, context),
         **tool_fields(request.tools),
     }

@@ -1,13 +1,13 @@
-"""One life of llama-server: its process, its port, and when it was last heard."""
+"""One life of llama-server: its process, its port, and why it ended."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from sidecar.errors import EngineCrashed, SidecarError
 
 LEASH = str(Path(__file__).with_name("leash.py"))
 LOOK_SECONDS = 0.05
-_NOT_INHERITED = ("API_KEY", "HF_TOKEN", "LLAMA_API_KEY")
+# When it aborts it would start a debugger, if there is one, and hide its last words behind its own.
+QUIET = {"GGML_NO_BACKTRACE": "1"}
+# The last one would let a client who knows it write a picture's place into its text.
+_NOT_INHERITED = ("API_KEY", "HF_TOKEN", "LLAMA_API_KEY", "LLAMA_MEDIA_MARKER")
 
 
 class LlamaBoot:
@@ -27,9 +30,8 @@ class LlamaBoot:
         self.child = child
         self.client = client
         self.open_streams = 0
-        self.heard_at = time.monotonic()
         self.cause: SidecarError = EngineCrashed("The engine died while it worked on this request.")
-        self.gone = asyncio.Event()
+        self._gone = asyncio.Event()
 
     @classmethod
     async def start(
@@ -38,42 +40,34 @@ class LlamaBoot:
         """Start `command(port)` on a free port of loopback, with a key that only we have."""
         port, key = _free_port(), secrets.token_urlsafe(32)
         # In its environment and not on the command line, which every user of the machine can read.
-        env = {**inherited(), **environment, "LLAMA_API_KEY": key}
+        env = {**inherited(), **environment, "LLAMA_API_KEY": key, **QUIET}
         leash = (sys.executable, "-I", "-S", LEASH, str(os.getpid()))
         child = await Child.start((*leash, *command(port)), env=env)
         return cls(child, LlamaClient(port, key))
 
-    async def healthy(self, deadline_s: float) -> bool:
-        """Wait until it has loaded its model; False when it ended, or took longer than that."""
+    async def healthy(self) -> bool:
+        """Wait until it has loaded its model; False when it ended instead."""
         ended = asyncio.ensure_future(self.child.ended())
         try:
-            async with asyncio.timeout(deadline_s):
-                while not ended.done():
-                    if await self.client.healthy():
-                        return True
-                    await asyncio.wait([ended], timeout=LOOK_SECONDS)
-        except TimeoutError:
-            return False
+            while not ended.done():
+                if await self.client.healthy():
+                    return True
+                await asyncio.wait([ended], timeout=LOOK_SECONDS)
         finally:
             ended.cancel()
         return False
 
-    def heard(self) -> None:
-        """It sent something that only its loop can send."""
-        self.heard_at = time.monotonic()
-
-    def silent_s(self) -> float:
-        """For how long it has said nothing although an answer is owed; 0 when none is."""
-        if not self.open_streams:
-            self.heard()
-        return time.monotonic() - self.heard_at
+    async def gone(self, patience_s: float) -> None:
+        """Wait for its end, if that is near."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), patience_s)
 
     async def close(self, grace_s: float) -> int:
         """End it, if it has not ended, and whatever waits for it; the exit code."""
-        self.gone.set()
-        code = await self.child.stop(grace_s)
+        self._gone.set()
+        # First the connections: on SIGTERM, llama-server waits for the streams that it still sends.
         await self.client.close()
-        return code
+        return await self.child.stop(grace_s)
 
 
 def inherited() -> dict[str, str]:

@@ -3,59 +3,76 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.engines.llama_frames import SseFrames, error_of
 from sidecar.errors import EngineFault
 
 DONE = b"[DONE]"
 MAX_ERROR_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 CONNECT_SECONDS = 5.0
+_JSON = {"content-type": "application/json"}
+
+
+class ConnectionLost(Exception):
+    """llama-server can not be reached, broke the connection off, or does not speak HTTP."""
+
+
+class NotConnected(ConnectionLost):
+    """There is nobody, so nothing was begun."""
 
 
 class LlamaClient:
-    """A client of `http://127.0.0.1:port`. What a broken connection raises is ConnectionLost."""
+    """A client of `http://127.0.0.1:port`. What is wrong with a connection is always ConnectionLost."""
 
     def __init__(self, port: int, api_key: str) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        headers = {"authorization": f"Bearer {api_key}"}
-        # No total time: how long an answer may take is the request's own deadline.
-        patience = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
         self._session = aiohttp.ClientSession(
-            headers=headers, timeout=patience, connector=aiohttp.TCPConnector(limit=0)
-        )
-        # llama-server closes the connection after each stream, although it promises to keep it:
-        # of 20 requests in a pool, 10 failed (measured, llama.cpp 0.7.0 and older).
-        self._streams = aiohttp.ClientSession(
-            headers=headers, timeout=patience, connector=aiohttp.TCPConnector(limit=0, force_close=True)
+            headers={"authorization": f"Bearer {api_key}"},
+            # No total time: how long an answer may take is the request's own deadline.
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
+            # llama-server closes a connection after a stream, after five idle seconds and after a
+            # hundred answers, although it promises to keep it: of 20 requests in a pool, 10 failed
+            # (measured, llama.cpp 0.7.0 and older).
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
         )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, those in use too: whoever reads one gets ConnectionLost."""
         await self._session.close()
-        await self._streams.close()
 
     async def healthy(self) -> bool:
         """Whether it listens and has its model."""
         try:
-            async with self._session.get(f"{self._url}/health") as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+            with self._speaking():
+                async with self._session.get(f"{self._url}/health") as answer:
+                    return answer.status == 200
+        except ConnectionLost:
             return False
 
+    async def pulse(self) -> None:
+        """Return when its loop has answered: these figures, unlike its health, are the loop's own."""
+        with self._speaking():
+            async with self._session.get(f"{self._url}/metrics") as answer:
+                await _read(answer, MAX_ANSWER_BYTES)
+
     async def get(self, path: str) -> dict[str, Any]:
-        """The JSON object at `path`."""
-        async with self._session.get(self._url + path) as answer:
-            return _object(answer.status, await answer.read())
+        """The JSON object at `path`. Raises what the status means."""
+        with self._speaking():
+            async with self._session.get(self._url + path) as answer:
+                return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that answers `body`. Raises what the status means."""
-        async with self._session.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
-            return _object(answer.status, await answer.read())
+        with self._speaking():
+            async with self._session.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
+                return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """An empty payload once the status is 200, then each frame's payload, until `[DONE]` or the end.
@@ -63,21 +80,37 @@ class LlamaClient:
         Raises what another status means. Closing the generator closes the connection, which is how
         llama-server learns that nobody wants the rest.
         """
-        async with self._streams.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
-            if answer.status != 200:
-                raise error_of(answer.status, await answer.content.read(MAX_ERROR_BYTES))
-            yield b""
-            frames = SseFrames()
-            async for data in answer.content.iter_any():
-                for frame in frames.feed(data):
-                    if frame == DONE:
-                        return
-                    yield frame
+        with self._speaking():
+            async with self._session.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
+                if answer.status != 200:
+                    raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
+                yield b""
+                frames = SseFrames()
+                async for data in answer.content.iter_any():
+                    for frame in frames.feed(data):
+                        if frame == DONE:
+                            return
+                        yield frame
+
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator[None]:
+        if self._session.closed:
+            raise ConnectionLost("closed")
+        try:
+            yield
+        except aiohttp.ClientConnectorError as error:
+            raise NotConnected(type(error).__name__) from error
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # OSError: TimeoutError too
+            raise ConnectionLost(type(error).__name__) from error
 
 
-_JSON = {"content-type": "application/json"}
-ConnectionLost = (aiohttp.ClientError, ConnectionError)
-NotConnected = aiohttp.ClientConnectorError  # one of them: there is nobody, and nothing was begun
+async def _read(answer: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for data in answer.content.iter_any():
+        body += data
+        if len(body) > limit_bytes:
+            raise EngineFault(f"The engine's answer is larger than {limit_bytes} bytes.")
+    return bytes(body)
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

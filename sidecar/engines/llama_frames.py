@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,10 +23,12 @@ from sidecar.stops import Scores, StopMatcher
 # A frame of one token is a few hundred bytes; with 20 alternatives, some thousands.
 MAX_FRAME_BYTES = 1 << 20
 
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
 
 class _Probability(msgspec.Struct):
     token: str = ""
-    bytes: list[int] = []
+    bytes: list[_Byte] = []
     logprob: float = 0.0
     top_logprobs: list[_Probability] = []
 
@@ -144,7 +146,8 @@ class ChatChoice:
         self._alternatives = request.logprobs
         self._stops = StopMatcher(request.stop)
         self._scores = Scores()
-        self._known: set[int] = set()
+        # Its numbers of calls, and ours, which have no gaps.
+        self._known: dict[int, int] = {}
         self._counted = False
         self.complete = False
         self.prompt_tokens: int | None = None
@@ -193,9 +196,10 @@ class ChatChoice:
     def _piece(self, call: _Call) -> ToolDelta:
         arguments = call.function.arguments or ""
         if call.index in self._known:
-            return ToolDelta(call.index, arguments=arguments)
-        self._known.add(call.index)
-        return ToolDelta(call.index, call.id or f"call_{call.index}", call.function.name, arguments)
+            return ToolDelta(self._known[call.index], arguments=arguments)
+        index = self._known[call.index] = len(self._known)
+        id = call.id or f"call_{self._choice}_{index}"
+        return ToolDelta(index, id, call.function.name or "", arguments)
 
 
 def upstream_error(status: int, type: str, message: str) -> SidecarError:
@@ -207,7 +211,10 @@ def upstream_error(status: int, type: str, message: str) -> SidecarError:
         return OutOfMemory(f"The engine had no memory for this request: {text}")
     if status == 503:
         return NotReady(f"The engine is not ready: {text}", retry_after_s=5)
-    if 400 <= status < 500 and status != 401:
+    if "input" in text and "is too large to process" in text:  # llama.cpp 0.7.0 says 500
+        return errors.ContextOverflow(f"The input does not fit: {text}.", param="input")
+    # A route or a key that is not known there is our mistake, and nothing that a client can mend.
+    if 400 <= status < 500 and status not in (401, 403, 404, 405):
         return BadRequest(f"The engine refuses the request: {text}")
     return EngineFault(f"The engine failed: {text or 'no reason given'}")
 

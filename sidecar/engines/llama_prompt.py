@@ -16,7 +16,7 @@ from typing import Any
 from sidecar import context
 from sidecar.engines.llama_bodies import message_fields, tool_fields
 from sidecar.engines.llama_client import LlamaClient
-from sidecar.errors import BadRequest
+from sidecar.errors import BadRequest, EngineFault
 from sidecar.generation import GenerationRequest, Message
 from sidecar.gguf_vocabulary import Vocabulary
 
@@ -69,17 +69,23 @@ class Prompts:
             answer = await self._client.post(
                 "/apply-template", {"messages": turns, **tool_fields(request.tools)}
             )
-        except BadRequest as error:
+        except (BadRequest, EngineFault) as error:  # a template that says no is a 500 there
             raise BadRequest(
                 f"The model's chat template refuses these messages: {error.message}", param="messages"
             ) from None
-        return str(answer.get("prompt", ""))
+        prompt = answer.get("prompt")
+        if not isinstance(prompt, str):
+            raise EngineFault("The engine rendered no prompt.")
+        return prompt
 
     async def _tokenised(self, pieces: Sequence[str]) -> tuple[int, ...]:
         """Each piece on its own; what stands before a text (BOS) stands before the first."""
         body: dict[str, Any] = {"content": list(pieces), "add_special": True, "parse_special": True}
         answer = await self._client.post("/tokenize", body)
-        return tuple(answer.get("tokens", ()))
+        tokens = answer.get("tokens")
+        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+            raise EngineFault("The engine sent no token ids.")
+        return tuple(tokens)
 
     def _with(self, message: Message, mark: str) -> Message:
         name = None if message.name is None else self._marked(message.name, mark)

@@ -7,17 +7,18 @@ same for every kind of child.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from sidecar.engines.child import restart_delay_s
+from sidecar.engines.child import RESTART_WINDOW_S, restart_delay_s
 from sidecar.errors import NotReady
 from sidecar.generation import EngineState, Failed, Loading, Ready
 
 log = logging.getLogger(__name__)
+
+EX_SOFTWARE = 70  # sysexits.h
 
 Delay = Callable[[Sequence[float], float], float | None]
 
@@ -44,6 +45,7 @@ class Supervisor:
         self._state: EngineState = Loading("start")
         self._changed = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._deaths_at: list[float] = []
         self._was_ready = False
 
@@ -57,12 +59,16 @@ class Supervisor:
         self._owner = asyncio.create_task(self._supervise(), name=f"{self._name}-owner")
 
     async def stop(self) -> None:
-        """End the present life and wait until it is over. Safe to call twice."""
-        if self._owner is not None:
-            self._owner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._owner
-            self._owner = None
+        """End the present life and wait until it is over. Safe to call twice, also at once."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            self._stopping = owner
+            owner.cancel()
+            if not isinstance(self._state, Failed):
+                self.enter(Loading("stop"))
+        if self._stopping is not None:
+            # Neither a second call nor the end of a caller may cut short what ends the child.
+            await asyncio.wait([self._stopping])
 
     def enter(self, state: EngineState) -> None:
         """The one place where the state changes; whoever waits for that is told."""
@@ -72,8 +78,8 @@ class Supervisor:
         self._changed = asyncio.Event()
 
     async def loaded(self) -> None:
-        """Wait for the end of a (re)start; how long is the caller's business."""
-        while isinstance(self._state, Loading):
+        """Wait for the end of a (re)start, or for `stop`; how long is the caller's business."""
+        while isinstance(self._state, Loading) and self._owner is not None:
             await self._changed.wait()
 
     def refusal(self) -> NotReady | None:
@@ -87,7 +93,7 @@ class Supervisor:
     async def _supervise(self) -> None:
         try:
             while not isinstance(self._state, Failed):
-                death = await self._live()
+                death = await self._life()
                 if isinstance(self._state, Failed):
                     return
                 await self._wait_or_give_up(death)
@@ -95,9 +101,19 @@ class Supervisor:
             log.exception("the %s can not be supervised any more", self._name)
             self.enter(Failed(f"the engine's supervision failed: {type(error).__name__}; see the log"))
 
+    async def _life(self) -> Death:
+        """One life. What nobody foresaw ends it as a crash does: it may go better the next time."""
+        try:
+            return await self._live()
+        except Exception as error:
+            log.exception("a life of the %s ended unexpectedly", self._name)
+            return Death(EX_SOFTWARE, f"{type(error).__name__} on our side; see the log")
+
     async def _wait_or_give_up(self, death: Death) -> None:
         now = time.monotonic()
         self._deaths_at.append(now)
+        if self._was_ready:
+            self._deaths_at = [at for at in self._deaths_at if now - at < RESTART_WINDOW_S]
         # Deaths before the first success count whenever they were: a load may take long.
         deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
         delay_s = self._delay_s(deaths_at, now)
