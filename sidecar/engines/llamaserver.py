@@ -131,7 +131,7 @@ class LlamaServerEngine:
             except NotConnected:
                 if begun:
                     raise boot.cause from None
-                await boot.gone.wait()  # it died while this one waited: nobody need know
+                await boot.gone(LOST_S)  # it died while this one waited: nobody need know
         yield Done(answer.usage())
 
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
