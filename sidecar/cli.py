@@ -29,12 +29,13 @@ usage: llm-sidecar COMMAND [flags]
   serve      serve the model (what `python server.py` does)
   download   fetch the model's files; nothing is asked of the network for what is here
   check      count the files that are here anew: whole, and their sums right
+  quantize   make a GPTQ checkpoint of a 16-bit model (its flags: llm-sidecar quantize --help)
   warm       load the model once: download it, compile its kernels, answer nothing
   profiles   every model of the registry, and whether it fits this machine
   plan       explain a profile: every value and what set it, and the child's command line
   doctor     what is here, what is missing, and what to do about it
 
-Every command takes the flags of the server: llm-sidecar serve --help
+Every other command takes the flags of the server: llm-sidecar serve --help
 A name after plan, download and check is the profile: llm-sidecar plan hermes-3-8b-gptq
 """
 
@@ -124,6 +125,12 @@ def _named(argv: Sequence[str]) -> Sequence[str]:
     return ("--profile", *argv) if argv and not argv[0].startswith("-") else argv
 
 
+def _quantize(argv: Sequence[str]) -> int:
+    from sidecar.quantize import quantize
+
+    return quantize(argv, os.environ)
+
+
 def _warm(argv: Sequence[str]) -> int:
     from sidecar.generation import Failed
     from sidecar.progress import shown
@@ -204,6 +211,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "download": _download,
     "check": _check,
+    "quantize": _quantize,
     "warm": _warm,
     "profiles": _profiles,
     "plan": _plan,

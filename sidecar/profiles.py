@@ -15,7 +15,7 @@ OWN_CONTEXT = 4096
 EMBEDDED = "embedded"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Quantization = Literal["auto", "none", "8bit", "4bit"]
+Quantization = Literal["auto", "none", "8bit", "4bit", "gptq"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "iq4_nl", "q4_1", "q4_0"]
 # What a number may be that llama-server and torch hold in 32 bits.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -132,6 +132,7 @@ class Transformers(_Block):
     """Where the weights come from, in order, and how they are held.
 
     A source is `embedded`, a local folder, or a hub id with an optional `@revision`.
+    `quantization: gptq` loads a GPTQ checkpoint as it is, and quantises a 16-bit model once.
     `kv_tokens` sizes the KV pool; without it the pool takes what the budget leaves.
     """
 

@@ -27,8 +27,9 @@ class Setting:
     example: str = ""
 
 
-_HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?(:[A-Za-z0-9][\w ./+-]{0,200}\.gguf)?"
-_DEVICE = r"auto|cpu|cuda(:\d{1,2})?"
+HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?"
+_GGUF_OF_IT = r"(:[A-Za-z0-9][\w ./+-]{0,200}\.gguf)?"
+DEVICE = r"auto|cpu|cuda(:\d{1,2})?"
 _CARDS = r"-1|(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+)(?:,(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+))*"
 _SIZES = "a size with its unit, such as 10.5GiB or 10752MiB"
 _ADDRESS = r"[A-Za-z0-9.:_-]{1,255}"
@@ -53,7 +54,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "model_id",
         ("MODEL_ID",),
-        matching(_HUB_ID),
+        matching(HUB_ID + _GGUF_OF_IT),
         "a hub id such as owner/name or owner/name@revision, or a file of one: owner/name:file.gguf",
         "A model of the hub in place of the profile's; a GGUF file of it is served by llama-server.",
         "model_id",
@@ -96,7 +97,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "device",
         ("DEVICE",),
-        matching(_DEVICE),
+        matching(DEVICE),
         "auto, cpu, cuda or cuda:N",
         "Where the model runs; auto takes a card when there is one.",
         "device",
@@ -170,7 +171,7 @@ TABLE: tuple[Setting, ...] = (
         ("AUTO_QUANTIZE",),
         truth,
         "1 or 0",
-        "Quantise a 16-bit model that does not fit, once, at its first start.",
+        "Quantise a 16-bit model once, at its first start, where the profile wants GPTQ; 0: stop instead.",
     ),
     Setting(
         "vram_budget_mib",

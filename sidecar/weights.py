@@ -24,14 +24,20 @@ INDEX = "model.safetensors.index.json"
 MIB = 1024 * 1024
 # The files of a model that are data: weights, configuration, tokenizer, chat template.
 WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja")
+BeforeFetch = Callable[[hub.Listing, Sequence[str]], None]
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
-def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> Path:
+def find(
+    sources: Sequence[str],
+    on_progress: Callable[[float, str], None],
+    before_fetch: BeforeFetch | None = None,
+) -> Path:
     """The folder of the first source that can be had; hub ids may carry `@revision`.
 
     What a hub cache holds is taken before any network is asked. `on_progress` gets a fraction and a
-    text while files are fetched. Raises WeightsMissing that says why each source failed.
+    text while files are fetched. `before_fetch` hears what the hub has and which files of it are about
+    to be fetched; it may raise StartError. Raises WeightsMissing that says why each source failed.
     """
     for source in sources:
         if (cached := _cached(source)) is not None:
@@ -46,7 +52,7 @@ def find(sources: Sequence[str], on_progress: Callable[[float, str], None]) -> P
         if failures:
             log.warning("%s; trying %s", failures[-1], source)
         try:
-            return _fetch(source, on_progress)
+            return _fetch(source, on_progress, before_fetch)
         except NotOnHub as error:
             failures.append(error.message)
         except WeightsMissing as error:
@@ -100,7 +106,7 @@ def _is_whole(folder: Path) -> bool:
     )
 
 
-def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
+def _fetch(source: str, on_progress: Callable[[float, str], None], before_fetch: BeforeFetch | None) -> Path:
     repository, _, revision = source.partition("@")
     on_progress(0.0, repository)
     there = hub.listing(repository, revision)
@@ -110,6 +116,8 @@ def _fetch(source: str, on_progress: Callable[[float, str], None]) -> Path:
             f"{repository} holds no config.json, so it is no model for transformers; a repository with "
             "config.json and *.safetensors is needed, or a profile with backend `llamacpp` for GGUF files."
         )
+    if before_fetch is not None:
+        before_fetch(there, names)
     files = hub.fetch(there, names, on_progress)
     return files[0].parent
 

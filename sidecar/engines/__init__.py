@@ -46,6 +46,7 @@ def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:
         kv_tokens=block.kv_tokens,
         default_max_tokens=block.default_max_tokens,
         quantization=block.quantization,
+        auto_quantize=settings.auto_quantize,
         device=settings.device,
         threads=settings.threads,
         vram_budget_mib=settings.vram_budget_mib,

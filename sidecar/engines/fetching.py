@@ -22,10 +22,9 @@ from sidecar.errors import StartError, WeightsMissing
 from sidecar.llama_args import LlamaFiles
 from sidecar.model_files import files_here
 from sidecar.profiles import LlamaCpp
+from sidecar.worker.environment import environment_with
 
 log = logging.getLogger(__name__)
-
-PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +55,13 @@ async def fetched(job: Job, report: Callable[[float, str], None]) -> LlamaFiles:
 
 
 async def _started() -> asyncio.subprocess.Process:
-    path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
-    environment.pop("API_KEY", None)
     leash = (sys.executable, "-I", "-S", LEASH, str(os.getpid()))
     return await asyncio.create_subprocess_exec(
         *leash, sys.executable, "-m", "sidecar.fetch",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=environment_with({}),
         start_new_session=True,
     )  # fmt: skip
 

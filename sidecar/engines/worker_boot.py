@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
 
 import anyio
 import msgspec
@@ -18,11 +16,11 @@ from sidecar.engines.child import Child
 from sidecar.errors import EngineCrashed, SidecarError
 from sidecar.generation import GenerationRequest
 from sidecar.worker import messages
+from sidecar.worker.environment import environment_with
 from sidecar.worker.messages import Cancel, FromWorker, Output, Priced, Released, Step, ToWorker
 
 log = logging.getLogger(__name__)
 
-PACKAGE_ROOT = str(Path(__file__).parents[2])
 # A cancelled request is let go of at the end of the step that is under way.
 RELEASE_S = 30.0
 
@@ -43,13 +41,11 @@ class Boot:
     async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> Boot:
         """Start `command --fd N`, N being the other end of our socket pair."""
         ours, theirs = socket.socketpair()
-        # The package is found wherever the server was started from.
-        path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-        env = {**os.environ, **environment, "PYTHONPATH": path}
-        env.pop("API_KEY", None)  # the worker serves whom we let in
         with theirs:
             fd = theirs.fileno()
-            child = await Child.start((*command, "--fd", str(fd)), pass_fds=[fd], env=env)
+            child = await Child.start(
+                (*command, "--fd", str(fd)), pass_fds=[fd], env=environment_with(environment)
+            )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         return cls(child, reader, writer)
 

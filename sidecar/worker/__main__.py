@@ -8,33 +8,26 @@ process: a worker never outlives the server that started it.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
 import queue
 import secrets
-import signal
 import socket
 import sys
 import threading
-import warnings
 from typing import TYPE_CHECKING
 
 from sidecar import context
 from sidecar.errors import (
     BadRequest,
     EngineFault,
-    NoMemoryNow,
     SidecarError,
-    StartError,
 )
 from sidecar.generation import Capacity, Price
-from sidecar.worker import messages
-from sidecar.worker.failures import Failure, failure
+from sidecar.worker import process
 from sidecar.worker.messages import (
     Begin,
     Cancel,
-    FromWorker,
     Load,
     Loaded,
     Prepare,
@@ -43,6 +36,7 @@ from sidecar.worker.messages import (
     Refused,
     WorkerConfig,
 )
+from sidecar.worker.process import Connection
 
 if TYPE_CHECKING:  # torch and transformers take seconds: the first Progress must not wait for them
     from sidecar.worker.choice import Job
@@ -52,51 +46,10 @@ if TYPE_CHECKING:  # torch and transformers take seconds: the first Progress mus
 log = logging.getLogger("sidecar.worker")
 
 EXIT_STICKY = 75
-_PR_SET_PDEATHSIG = 1
-
-
-class Connection:
-    """This end of the socket. `send` may be called from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._lock = threading.Lock()
-        self._frames = messages.Frames()
-
-    def send(self, message: FromWorker) -> None:
-        """Write one frame. The other side's end is this process's end."""
-        with self._lock:
-            try:
-                self._socket.sendall(messages.frame(message))
-            except OSError:
-                os._exit(0)
-
-    def receive(self) -> list[messages.ToWorker]:
-        """The next messages; empty when the other side is gone."""
-        while data := self._socket.recv(65536):
-            if bodies := list(self._frames.feed(data)):
-                return [messages.decode_to_worker(body) for body in bodies]
-        return []
-
-
-class Wire(logging.Handler):
-    """Takes our own log records, tracebacks included, to the server's log."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(logging.INFO)
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One record, one frame."""
-        self._connection.send(messages.Log(record.levelno, self.format(record)))
-
-
-def log_into(connection: Connection) -> None:
-    """Our records go to the server; what libraries write to stderr is kept as last words."""
-    own = logging.getLogger("sidecar")
-    own.setLevel(logging.INFO)
-    own.addHandler(Wire(connection))
-    own.propagate = False
+NO_MEMORY = (
+    "Memory ran out while the model was loaded. Free memory on the device, choose a smaller "
+    "profile, or quantise (--load_in_4bit)."
+)
 
 
 class Texts:
@@ -169,34 +122,20 @@ def main() -> int:
     """Load, then serve until the socket closes. The exit code is for the supervisor's log."""
     parser = argparse.ArgumentParser(prog="python -m sidecar.worker", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="this end of a socket pair")
-    _die_with_parent()
+    process.die_with_parent()
     connection = Connection(socket.socket(fileno=parser.parse_args().fd))
     first = connection.receive()
     if not first or not isinstance(first[0], Load):
         return 0
     config = first[0].config
-    log_into(connection)
+    process.log_into(connection)
     try:
         model = _load(config, connection)
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = process.refusal(error, NO_MEMORY)
         connection.send(Refused(refusal.code, refusal.message))
         return refusal.exit_code
     return _serve(model, config, connection)
-
-
-def _refusal(error: Exception) -> StartError:
-    """Why the load failed, in one line. Another try would fail the same way, so there is none."""
-    if isinstance(error, StartError):
-        return error
-    log.error("the model could not be loaded", exc_info=error)
-    if failure(error) is Failure.MEMORY:
-        return NoMemoryNow(
-            "Memory ran out while the model was loaded. Free memory on the device, choose a smaller "
-            "profile, or quantise (--load_in_4bit)."
-        )
-    words = (str(error).strip() or "no words").splitlines()[0][:200]
-    return StartError(f"{type(error).__name__}: {words}")
 
 
 def _load(config: WorkerConfig, connection: Connection) -> Model:
@@ -207,7 +146,7 @@ def _load(config: WorkerConfig, connection: Connection) -> Model:
     # One core stays free for the server's own process: OpenMP's barriers collapse when a thread has
     # to wait for its core (measured: 0.13 s became 5 s for a step with both of two cores taken).
     threads = config.threads or max((os.cpu_count() or 2) - 1, 1)
-    _quieten(threads)
+    process.quieten(threads)
     import torch
 
     torch.set_num_threads(threads)
@@ -217,22 +156,6 @@ def _load(config: WorkerConfig, connection: Connection) -> Model:
     report("warmup", None, "")
     model.warm_up(config.batch_tokens)
     return model
-
-
-def _quieten(threads: int) -> None:
-    """What libraries read when they are imported: their threads, and whom they talk to."""
-    # How long a thread spins before it sleeps: some 20 microseconds, which bridges the gap between
-    # two layers. For ever, and a neighbour on the core costs seconds; not at all (passive), and each
-    # of the 300 barriers of a step costs a wake-up: 57 tokens/s where this gives 72 (8 streams, 151M).
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.simplefilter("ignore")
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
 
 
 def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
@@ -263,15 +186,6 @@ def _read(connection: Connection, loop: Loop, texts: Texts) -> None:
             elif isinstance(message, Cancel):
                 texts.cancel(message.id)
     loop.arrivals.put(None)
-
-
-def _die_with_parent() -> None:
-    """Should the server be killed, the kernel kills this process too (prctl(2), Linux only).
-
-    The socket's end says the same, but a worker deep in a long kernel would hear it late.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's; it then closes the socket
 
 
 if __name__ == "__main__":

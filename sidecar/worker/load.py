@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +16,33 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sidecar import budget, weights
 from sidecar.errors import ConfigError, WeightsDamaged
-from sidecar.worker import attention, packed, precision
+from sidecar.worker import attention, gptq, packed, precision
+from sidecar.worker.architectures import check_architecture
 from sidecar.worker.attention import KvPool
+from sidecar.worker.gptq_make import Report, Wish
 from sidecar.worker.graphs import DecodeGraphs
 from sidecar.worker.messages import WorkerConfig
 from sidecar.worker.model import Model
 from sidecar.worker.tokens import Tokens
 
-# Each is held to `generate`'s own tokens by a test; any other is refused, never answered wrongly.
-TESTED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 # Rotary embeddings that depend on the position alone; the others change with the batch's length.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 CPU_PAGE_TOKENS = 16
 MAX_CHOICES = 4  # `n` of one request
 
-Report = Callable[[str, float | None, str], None]
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 
 def load(config: WorkerConfig, report: Report) -> Model:
     """The model, ready to step. Raises StartError; `report` hears how far it is."""
-    folder = weights.find(config.sources, lambda part, text: report("download", part, text))
+    device = device_named(config.device)
+    folder = _folder(config, device, report)
     stored = _checkpoint(weights.check(folder))
-    device = _device(config.device)
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
     chosen = precision.choose(_abilities(device), stored, config.quantization)
     network_config = _checked_config(folder, config.context)
     budget.check_weights(weights.stored_mib(folder), chosen.kept, limit_mib)
-    _cap(device, limit_mib)
+    cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
     phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
     report(phase, None, f"{weights.title(folder)}: {chosen.weights}")
@@ -70,6 +68,18 @@ def load(config: WorkerConfig, report: Report) -> Model:
     return model
 
 
+def _folder(config: WorkerConfig, device: torch.device, report: Report) -> Path:
+    if config.quantization != "gptq":
+        return weights.find(config.sources, lambda part, text: report("download", part, text))
+    wish = Wish(
+        device=str(device),
+        threads=config.threads,
+        vram_budget_mib=config.vram_budget_mib,
+        allowed=config.auto_quantize,
+    )
+    return gptq.ready(config.sources, wish, report)
+
+
 def _checkpoint(stored: dict[str, Any]) -> precision.Checkpoint:
     """The facts of `config.json` that decide how it is loaded."""
     quantized = stored.get("quantization_config") or {}
@@ -90,7 +100,7 @@ def _abilities(device: torch.device) -> precision.Device:
     return precision.Device("cuda", capability, shutil.which("nvcc") is not None)
 
 
-def _cap(device: torch.device, limit_mib: int | None) -> None:
+def cap(device: torch.device, limit_mib: int | None) -> None:
     """On CUDA the allocator never takes more than the budget, from the first weight on."""
     if device.type == "cuda" and limit_mib is not None:
         total_mib = torch.cuda.get_device_properties(device).total_memory / budget.MIB
@@ -98,7 +108,8 @@ def _cap(device: torch.device, limit_mib: int | None) -> None:
         torch.cuda.set_per_process_memory_fraction(min(max(cap, 0.0), 1.0), device)
 
 
-def _device(wanted: str) -> torch.device:
+def device_named(wanted: str) -> torch.device:
+    """The device that DEVICE means here. Raises ConfigError for a card that torch does not see."""
     available = torch.cuda.is_available()
     if wanted.startswith("cuda") and not available:
         raise ConfigError(f"DEVICE is {wanted} but torch sees no CUDA device; accepted here: auto, cpu.")
@@ -121,12 +132,7 @@ def _has_varlen(device: torch.device) -> bool:
 def _checked_config(folder: Path, context: int) -> Any:
     """The model's configuration, if it is of a kind that this engine answers rightly."""
     config = AutoConfig.from_pretrained(folder, **_LOCAL)
-    architecture = (config.architectures or ["none"])[0]
-    if architecture not in TESTED:
-        raise ConfigError(
-            f"{folder.name} is a {architecture}; this engine is tested with {', '.join(TESTED)}. "
-            "Other architectures need the llama.cpp engine."
-        )
+    check_architecture(folder.name, config.to_dict())
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope not in ROPE_TYPES:
         raise ConfigError(f"{folder.name} uses {rope!r} rotary embeddings; known: {', '.join(ROPE_TYPES)}.")

@@ -46,6 +46,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: int | None
     default_max_tokens: int
     quantization: str = "auto"
+    auto_quantize: bool = True
     device: str = "auto"
     threads: int | None = None
     vram_budget_mib: int | None = None
