@@ -20,6 +20,10 @@ from sidecar.profiles import LlamaCpp, Profile
 # Every build since early 2024 takes a number; words (`all`) came later.
 ALL_LAYERS = 999
 
+# Its own default is 2048. Between two batches of a prompt it hears that a client has left, and tells
+# how far it is; one batch is at work on the card at a time in any case (`--ubatch-size`, 512).
+BATCH_TOKENS = 512
+
 Words = tuple[str, ...]
 
 
@@ -88,6 +92,8 @@ def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
     # A last turn of the assistant is a turn, as for the other engine, and not a beginning to go on from.
     yield _nicety(("--no-prefill-assistant",))
     yield _nicety(("--log-colors", "off"))
+    # On SIGTERM it waits for the next ping of every stream that it still sends (measured, 0.7.0).
+    yield _nicety(("--sse-ping-interval", "1"))
 
 
 def _offered(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
@@ -108,11 +114,17 @@ def _sizes(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
     yield _one("llamacpp.parallel", slots, "--parallel", "--n-parallel", "-np")
     yield from _set("llamacpp.threads", block.threads, "--threads", "-t")
     yield from _set("llamacpp.threads_batch", block.threads_batch, "--threads-batch", "-tb")
-    yield from _set("llamacpp.batch_size", block.batch_size, "--batch-size", "-b")
+    # An input is made into one vector in one piece: a longer one than the batch would be refused.
+    whole = profile.context if profile.supports_embeddings else None
+    batch = str(max(block.batch_size or BATCH_TOKENS, whole or 0))
+    ways = (("--batch-size", batch), ("-b", batch))
+    yield _Wish("llamacpp.batch_size", ways, needed=block.batch_size is not None)
     if block.ubatch_size is not None:
         yield _one("llamacpp.ubatch_size", str(block.ubatch_size), "--ubatch-size", "-ub")
-    else:
-        yield from _set("gpu.max_batch_tokens", profile.gpu.max_batch_tokens, "--ubatch-size", "-ub")
+    elif profile.gpu.max_batch_tokens is not None or whole:
+        physical = str(whole or profile.gpu.max_batch_tokens)
+        ways = (("--ubatch-size", physical), ("-ub", physical))
+        yield _Wish("gpu.max_batch_tokens", ways, needed=profile.gpu.max_batch_tokens is not None)
 
 
 def _on_cards(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:

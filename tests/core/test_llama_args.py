@@ -54,14 +54,15 @@ def test_a_plain_profile_on_a_new_build() -> None:
     assert line(PLAIN) == (
         " --model /m/model.gguf --host 127.0.0.1 --port 4711 --alias m --no-ui --no-slots"
         " --no-context-shift --cache-ram 0 --fit off --no-kv-unified --metrics --no-prefill-assistant"
-        " --log-colors off --jinja --ctx-size 6144 --parallel 3 --threads 2 --gpu-layers 999 "
+        " --log-colors off --sse-ping-interval 1 --jinja --ctx-size 6144 --parallel 3 --threads 2"
+        " --batch-size 512 --gpu-layers 999 "
     )
 
 
 def test_the_same_profile_on_a_build_of_early_2024() -> None:
     assert line(PLAIN, EARLY) == (
         " --model /m/model.gguf --port 4711 --metrics --ctx-size 6144 --n-parallel 3 --threads 2"
-        " --n-gpu-layers 999 "
+        " --batch-size 512 --n-gpu-layers 999 "
     )
 
 
@@ -83,7 +84,8 @@ def test_the_same_profile_on_a_build_of_early_2024() -> None:
         ({"split_mode": "row", "main_gpu": 0}, NEW, "--split-mode row --main-gpu 0"),
         ({"cpu_moe": True}, NEW, "--cpu-moe"),
         ({"n_cpu_moe": 12}, NEW, "--n-cpu-moe 12"),
-        ({"threads_batch": 8, "ubatch_size": 256}, NEW, "--threads-batch 8 --ubatch-size 256"),
+        ({"threads_batch": 8, "batch_size": 256}, NEW, "--threads-batch 8 --batch-size 256"),
+        ({"ubatch_size": 256}, NEW, "--batch-size 512 --ubatch-size 256"),
         ({"chat_template_file": "/t.jinja"}, NEW, "--chat-template-file /t.jinja"),
         ({"extra_args": ["--rope-scaling", "yarn"]}, NEW, "--rope-scaling yarn"),
         ({"extra_args": ["--seed", "-1"]}, NEW, "--seed -1"),
@@ -143,6 +145,12 @@ def test_embeddings_have_one_vector() -> None:
     assert "pooling" not in line(made_for_it)
     assert " --embedding " in line(made_for_it, MID)
     assert "embedding" not in line(profile({"pooling": "last"}))
+
+
+def test_an_input_of_the_whole_context_becomes_a_vector() -> None:
+    """In one piece: a longer one than the physical batch would be a 500."""
+    said = line(profile({"ctx_size": 2048}, {"max_batch_tokens": 64}, supports_embeddings=True))
+    assert " --batch-size 2048 --ubatch-size 2048 " in said
 
 
 def test_what_a_build_can_not_do_is_refused_by_name() -> None:

@@ -45,7 +45,7 @@ FELT = {
     "llamacpp.n_gpu_layers": "command",
     "llamacpp.threads": "command",
     "llamacpp.parallel": "unused",
-    "llamacpp.batch_size": "command",
+    "llamacpp.batch_size": "keys",
 }
 # What these say is what is meant without them; another value is felt.
 ANOTHER = {
@@ -57,6 +57,7 @@ ANOTHER = {
     "llamacpp.parallel": (4, "unused"),
     "gpu.gpu_memory_fraction": (0.5, "limits"),
     "gpu.tensor_parallel_size": (1, "command"),
+    "llamacpp.batch_size": (1024, "command"),
 }
 
 
