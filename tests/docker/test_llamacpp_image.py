@@ -16,17 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.engines import llama_binary
 from tests.docker.stack import CPU, ROOT, Stack, docker, until
 
 ENGINE, IMAGE = "llm-sidecar-test-engine", "llm-sidecar-llamacpp:cpu"
 HARDENED = (
     "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 )  # fmt: skip
-NONE = (
-    "no llama-server to make an engine's image of. Ways to get one: a package or a release of llama.cpp "
-    "(`llama-server` on the PATH); LLAMA_SERVER_PATH=/path/to/llama-server; or compile it: "
-    "docker/build-llamacpp.sh ARCHIVE SHA256 OUT"
-)
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 ASK = f"""
 import json, urllib.request
@@ -37,8 +33,11 @@ print(urllib.request.urlopen(asked, timeout=60).read().decode())
 
 
 def engine_files(folder: Path) -> None:
-    """What the engine's image has beyond Debian: `folder`/usr with llama-server and its libraries."""
-    server = os.environ.get("LLAMA_SERVER_PATH") or shutil.which("llama-server") or pytest.fail(NONE)
+    """What the engine's image has beyond Debian: `folder`/usr with llama-server and its libraries.
+
+    ConfigError, with the ways to get one, when there is no llama-server here.
+    """
+    server = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH") or None, os.environ)
     # Packages of a newer distribution than this one are unpacked beside a script that starts them.
     unpacked = Path(server).parent.parent / "root" / "usr"
     if unpacked.is_dir():
