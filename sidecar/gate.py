@@ -33,6 +33,7 @@ class Gate:
     """Reserves one slot and `price.pages` for each request, in order of arrival."""
 
     def __init__(self, max_queue: int = 32, queue_timeout_s: float = 60.0) -> None:
+        self.max_queue = max_queue
         self._ledger = Ledger(max_queue)
         self._queue_timeout_s = queue_timeout_s
         self._turns: dict[int, asyncio.Future[None]] = {}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -20,7 +21,7 @@ class Run:
     """See the module. The reader takes events, at last an error or None, out of the channel."""
 
     channel: asyncio.Queue[Event | SidecarError | None] = field(default_factory=asyncio.Queue)
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Any] | None = None
     cut: SidecarError | None = None
     usage: Done | None = None
 
@@ -31,7 +32,7 @@ class Run:
             self.task.cancel()
 
 
-async def closed(task: asyncio.Task[None]) -> None:
+async def closed(task: asyncio.Task[Any]) -> None:
     """Cancel the task and wait, within reason, until it has cleaned up."""
     # A task that is being cancelled (its deadline) is cleaning up; a second cancellation would cut
     # the engine's own clean-up short.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, SidecarError
+from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, QueueFull, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
@@ -34,6 +34,7 @@ from sidecar.generation import (
     ServiceState,
     Unloaded,
 )
+from sidecar.held import Held
 from sidecar.metrics import Metrics
 from sidecar.run import CLOSE_SECONDS, Run, closed, until
 from sidecar.shelf import ServedModel, Shelf
@@ -67,31 +68,33 @@ class Service:
     ) -> None:
         """`model` is served first. With `autoload` a request for another one is reason to load that."""
         self.shelf = shelf
-        self.model = model
         self.gate = gate
         self.metrics = metrics
         self.created = int(time.time())
         self._autoload = autoload
         self._drain_s = drain_s
         self._log_prompts = log_prompts
-        self._engine: Engine | None = shelf.open(model)
-        self._switching = asyncio.Lock()
-        self._leaving = False
+        self._held = Held(shelf, model, self._emptied, gate.closed)
+        self._choosing = 0
         self._runs: set[Run] = set()
         self._was_ready = False
         metrics.watch_running(lambda: gate.running)
 
+    @property
+    def model(self) -> ServedModel:
+        """The model that is held, or was the last."""
+        return self._held.model
+
     async def start(self) -> None:
         """Begin loading; `state()` tells how far it is."""
-        if self._engine is not None:
-            await self._engine.start()
+        if self._held.engine is not None:
+            await self._held.engine.start()
 
     async def stop(self) -> None:
         """End what still runs, then the engine."""
         self.gate.drain()
         await self._cut(Draining("The service stopped before the answer was complete."))
-        if self._engine is not None:
-            await self._engine.stop()
+        await self._held.stop()
 
     async def drain(self, seconds: float) -> Drained:
         """Take nothing new, let the rest finish for `seconds`, cut what is left then."""
@@ -107,49 +110,64 @@ class Service:
     async def load(self, name: str) -> None:
         """Serve the model of that name: what runs with another one may finish, within the drain's time.
 
-        Returns when the loading has begun. Raises UnknownModel, or StartError when no engine can be made.
+        Returns when the loading has begun. Raises UnknownModel, Draining, or StartError when no engine
+        can be made.
         """
-        model = self.shelf.find(name)
-        async with self._switching:
-            if model == self.model and not isinstance(self.state(), Unloaded | Failed):
-                return
-            await self._leave()
-            self._engine = self.shelf.open(model)
-            self.model = model
-            await self._engine.start()
-        log.info("loading", extra={"model": model.id})
+        await self._held.load(self.shelf.find(name))
 
     async def unload(self, name: str | None = None) -> None:
         """Let go of the model, the same way. Returns when its memory is free; again is harmless."""
-        if name is not None and self.shelf.find(name) != self.model:
-            return  # it is not held
-        async with self._switching:
-            await self._leave()
-        log.info("unloaded", extra={"model": self.model.id})
+        await self._held.unload(None if name is None else self.shelf.find(name))
 
-    async def choose(self, name: str, deadline_s: float) -> None:
-        """See to it that the model of that name, or any where there is no name, is the one to ask.
+    async def choose(self, name: str, deadline_s: float) -> ServedModel:
+        """The model that a request for `name` is about; without a name, the one that is held.
 
-        Raises UnknownModel, and NotLoaded for a model that nobody has loaded, unless it is loaded now.
+        It is held when this returns: `stream` and `embed` say whether it is ready. With autoload it is
+        loaded first where it is not, and waited for. Raises UnknownModel, NotLoaded for a model that
+        may not be loaded by a request, QueueFull, and DeadlineExceeded.
         """
-        model = self.shelf.find(name) if name and not self.model.answers_to(name) else self.model
-        loaded = model == self.model and not isinstance(self.state(), Unloaded)
-        if not loaded and not self._autoload:
+        model = self.model if not name or self.model.answers_to(name) else self.shelf.find(name)
+        held = model == self.model and not isinstance(self.state(), Unloaded)
+        if not held and not self._autoload:
             raise NotLoaded.of(model.id)
-        if (self._autoload and not isinstance(self.state(), Ready | Failed)) or not loaded:
-            loop = asyncio.get_running_loop()
-            async with until(loop.time() + deadline_s, deadline_s):
-                await self.load(model.aliases[0] if model.aliases else model.id)
-                while isinstance(self.state(), Loading):
-                    await asyncio.sleep(LOOK_SECONDS)
+        if self._autoload and not (held and isinstance(self.state(), Ready | Failed)):
+            await self._loaded(model, deadline_s)
+        return model
 
-    async def embed(self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float) -> Embeddings:
-        """The vectors of all inputs, in one turn of the gate."""
-        if (refusal := self.refusal()) is not None:
-            raise refusal
-        engine = self._held()
-        if isinstance(state := engine.state(), Ready):
-            self.gate.resize(state.capacity)
+    async def _loaded(self, model: ServedModel, deadline_s: float) -> None:
+        """Load it and wait for the end of that, with as many others as may wait for a turn."""
+        if self._choosing >= self.gate.max_queue:
+            raise QueueFull("As many requests wait for the model as may. Try again later.", retry_after_s=5)
+        self._choosing += 1
+        try:
+            async with until(asyncio.get_running_loop().time() + deadline_s, deadline_s):
+                await self._held.load(model)
+                while self.model == model and isinstance(self.state(), Loading):
+                    await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            self._choosing -= 1
+
+    async def embed(
+        self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None = None
+    ) -> Embeddings:
+        """The vectors of all inputs, in one turn of the gate. `model` as for `stream`."""
+        run = Run()
+        work = asyncio.create_task(self._embed(inputs, deadline_s, model))
+        run.task = work
+        self._runs.add(run)
+        try:
+            await asyncio.wait([work])
+        finally:
+            self._runs.discard(run)
+            await closed(work)
+        if work.cancelled() and run.cut is not None:
+            raise run.cut
+        return work.result()
+
+    async def _embed(
+        self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None
+    ) -> Embeddings:
+        engine = self._engine_for(model)
         loop = asyncio.get_running_loop()
         async with self.gate.place() as turn, until(loop.time() + deadline_s, deadline_s):
             await turn(Price(0, 0, 1))
@@ -162,12 +180,12 @@ class Service:
 
     def state(self) -> ServiceState:
         """The engine's own state, from memory; Unloaded when there is no engine."""
-        state = Unloaded() if self._engine is None else self._engine.state()
+        state = self._held.state()
         self._was_ready |= isinstance(state, Ready)
         return state
 
     def phase(self) -> str:
-        """Where the service stands, in one word: a phase of loading, ready, draining or failed."""
+        """Where it stands, in one word: a phase of loading, ready, draining, unloading, unloaded, failed."""
         state = self.state()
         if isinstance(state, Loading):
             return state.phase
@@ -175,7 +193,9 @@ class Service:
             return "unloaded"
         if isinstance(state, Failed):
             return "failed"
-        return "draining" if self.draining else "ready"
+        if self.draining:
+            return "draining"
+        return "unloading" if self._held.leaving else "ready"
 
     @property
     def was_ready(self) -> bool:
@@ -185,14 +205,14 @@ class Service:
 
     def stats(self) -> EngineStats:
         """What the engine last said of itself, from memory."""
-        return EngineStats() if self._engine is None else self._engine.stats()
+        return EngineStats() if self._held.engine is None else self._held.engine.stats()
 
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
         if (closed := self.gate.closed()) is not None:
             return closed
         state = self.state()
-        if self._leaving or isinstance(state, Unloaded):
+        if self._held.leaving or isinstance(state, Unloaded):
             return NotLoaded.of(self.model.id)
         if isinstance(state, Loading):
             return NotReady(f"The model is not ready yet ({_progress(state)}).", retry_after_s=5)
@@ -200,14 +220,16 @@ class Service:
             return NotReady(f"The model could not be loaded: {state.reason}", retry_after_s=30)
         return None
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Yield the engine's events, checked.
+    async def stream(
+        self, request: GenerationRequest, model: ServedModel | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the engine's events, checked. `model` is the one that it is meant for; None is any.
 
         Raises any SidecarError, before `Started` as an answer of its own. Closing the iterator
         cancels the work and waits, within reason, until the engine has let go of it.
         """
         run = Run()
-        run.task = asyncio.create_task(self._work(request, run))
+        run.task = asyncio.create_task(self._work(request, model, run))
         self._runs.add(run)
         run.task.add_done_callback(partial(self._ended, request, run))
         try:
@@ -226,12 +248,12 @@ class Service:
             run.channel.put_nowait(run.cut)
             self._record(request, run, run.cut.code, 0.0)
 
-    async def _work(self, request: GenerationRequest, run: Run) -> None:
+    async def _work(self, request: GenerationRequest, model: ServedModel | None, run: Run) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         outcome = "cancelled"
         try:
-            await self._generate(request, began + request.deadline_s, run)
+            await self._generate(request, model, began + request.deadline_s, run)
             outcome = "success"
             run.channel.put_nowait(None)
         except SidecarError as error:
@@ -249,12 +271,10 @@ class Service:
         finally:
             self._record(request, run, outcome, loop.time() - began)
 
-    async def _generate(self, request: GenerationRequest, deadline: float, run: Run) -> None:
-        if (refusal := self.refusal()) is not None:
-            raise refusal
-        engine = self._held()
-        if isinstance(state := engine.state(), Ready):
-            self.gate.resize(state.capacity)
+    async def _generate(
+        self, request: GenerationRequest, model: ServedModel | None, deadline: float, run: Run
+    ) -> None:
+        engine = self._engine_for(model)
         async with self.gate.place() as turn, until(deadline, request.deadline_s):
             price = await engine.price(request)
             try:
@@ -289,25 +309,23 @@ class Service:
         }
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
-    async def _leave(self) -> None:
-        """Let what runs finish, cut what does not, end the engine. Only under `_switching`."""
-        if self._engine is None:
-            return
-        self._leaving = True
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._drain_s):
-                    await self.gate.idle()
-            await self._cut(NotLoaded("The model was unloaded before the answer was complete."))
-            await self._engine.stop()
-            self._engine = None
-        finally:
-            self._leaving = False
+    async def _emptied(self) -> None:
+        """Let what runs finish within the drain's time, cut what does not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                await self.gate.idle()
+        await self._cut(NotLoaded("The model was unloaded before the answer was complete."))
 
-    def _held(self) -> Engine:
-        if self._engine is None:
-            raise NotLoaded.of(self.model.id)
-        return self._engine
+    def _engine_for(self, model: ServedModel | None) -> Engine:
+        """The engine, if a generation with this model would be tried now."""
+        if model is not None and model != self.model:
+            raise NotLoaded.of(model.id)  # another one was loaded since it was chosen
+        if (refusal := self.refusal()) is not None:
+            raise refusal
+        assert self._held.engine is not None
+        if isinstance(state := self._held.engine.state(), Ready):
+            self.gate.resize(state.capacity)
+        return self._held.engine
 
     async def _cut(self, error: SidecarError) -> None:
         runs = {run: run.task for run in self._runs if run.task and not run.task.done()}

@@ -25,6 +25,7 @@ from sidecar.generation import (
 )
 from sidecar.run import CLOSE_SECONDS
 from sidecar.service import Service
+from sidecar.shelf import ServedModel
 
 
 @dataclass
@@ -66,14 +67,17 @@ async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choi
     return found, usage
 
 
-async def together(service: Service, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Event, None]:
+async def together(
+    service: Service, model: ServedModel, requests: Sequence[GenerationRequest]
+) -> AsyncGenerator[Event, None]:
     """All requests at once as one stream; choices are numbered on, as OpenAI numbers them.
 
     `Started` comes when every one has started; the first error ends them all.
     """
     channel: asyncio.Queue[tuple[int, Event | SidecarError]] = asyncio.Queue()
     tasks = [
-        asyncio.create_task(_feed(service, request, index, channel)) for index, request in enumerate(requests)
+        asyncio.create_task(_feed(service.stream(request, model), index, channel))
+        for index, request in enumerate(requests)
     ]
     try:
         async for event in _merged(channel, requests):
@@ -86,12 +90,10 @@ async def together(service: Service, requests: Sequence[GenerationRequest]) -> A
 
 
 async def _feed(
-    service: Service,
-    request: GenerationRequest,
+    events: AsyncGenerator[Event, None],
     index: int,
     channel: asyncio.Queue[tuple[int, Event | SidecarError]],
 ) -> None:
-    events = service.stream(request)
     try:
         async with contextlib.aclosing(events):
             async for event in events:

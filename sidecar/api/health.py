@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sidecar.generation import EngineStats, Failed, Loading, Ready
+from sidecar.generation import EngineStats, Failed, Loading, Ready, Unloaded
 from sidecar.metrics import TEXT_TYPE, Metrics
 from sidecar.service import Service
 
@@ -54,14 +54,14 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
 
 def is_ready(service: Service) -> bool:
     """Whether a generation would be taken now."""
-    return isinstance(service.state(), Ready) and not service.draining
+    return service.refusal() is None
 
 
 def health_body(service: Service) -> dict[str, Any]:
     """One body for both seeds: `status` and `model_loaded`, and the memory of the device."""
     state = service.state()
     loaded = isinstance(state, Ready)
-    ready = loaded and not service.draining
+    ready = is_ready(service)
     body: dict[str, Any] = {
         "status": "ok" if ready else "error",
         "model_loaded": loaded,
@@ -76,6 +76,8 @@ def health_body(service: Service) -> dict[str, Any]:
         body["reason"] = state.reason
     elif isinstance(state, Loading) and state.detail:
         body["reason"] = state.detail
+    elif isinstance(state, Unloaded):
+        body["reason"] = "unloaded on request; POST /models/load loads it"
     return body
 
 
@@ -117,7 +119,7 @@ def _progress(service: Service) -> float | None:
 
 
 def _message(service: Service) -> str:
-    if isinstance(service.state(), Ready):
+    if service.draining and isinstance(service.state(), Ready):
         return "The service is stopping and takes no new work."
     return NOT_LOADED
 

@@ -41,7 +41,7 @@ def router(service: Service) -> APIRouter:
     async def generate(request: Request) -> Response:
         fields = only_known(await json_object(request), GenerateBody)
         generation = generate_request(validate(GenerateBody, fields))
-        await service.choose("", generation.deadline_s)
+        await unless_gone(request.receive, service.choose("", generation.deadline_s))
         work = _text(service, generation)
         return JSONResponse({"generated_text": await unless_gone(request.receive, work)})
 

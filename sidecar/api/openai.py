@@ -46,21 +46,21 @@ def router(service: Service, ping_s: float) -> APIRouter:
         size = images.MAX_BODY_BYTES if any(model.vision for model in service.shelf.models) else MAX_BYTES
         fields, headers = split_known(await json_object(request, max_bytes=size), ChatBody)
         body = validate(ChatBody, fields)
-        await service.choose(body.model, body.timeout)
-        generation = await images.decoded(chat_request(body, service.model))
+        model = await unless_gone(request.receive, service.choose(body.model, body.timeout))
+        generation = await images.decoded(chat_request(body, model))
         asked = body.logprobs
-        render = ChatRender(generation.id, service.model.id, _options(body, asked))
-        return await _respond(request, service, [generation], render, headers, ping_s)
+        render = ChatRender(generation.id, model.id, _options(body, asked))
+        return await _respond(request, service, model, [generation], render, headers, ping_s)
 
     @routes.post("/completions", response_model=None, openapi_extra=body_of(CompletionBody))
     async def completions(request: Request) -> Response:
         fields, headers = split_known(await json_object(request), CompletionBody)
         body = validate(CompletionBody, fields)
         generations = completion_requests(body)
-        await service.choose(body.model, body.timeout)
+        model = await unless_gone(request.receive, service.choose(body.model, body.timeout))
         asked = body.logprobs is not None
-        render = TextRender(generations[0].id, service.model.id, _options(body, asked))
-        return await _respond(request, service, generations, render, headers, ping_s)
+        render = TextRender(generations[0].id, model.id, _options(body, asked))
+        return await _respond(request, service, model, generations, render, headers, ping_s)
 
     @routes.post("/embeddings", response_model=None, openapi_extra=body_of(EmbeddingsBody))
     async def embeddings(request: Request) -> Response:
@@ -69,14 +69,14 @@ def router(service: Service, ping_s: float) -> APIRouter:
         inputs = prompts(body.input, "input", MAX_INPUTS)
         if body.dimensions is not None:
             raise Unsupported("`dimensions` is not supported here.", param="dimensions")
-        await service.choose(body.model, body.timeout)
-        if not service.model.embeddings:
+        model = await unless_gone(request.receive, service.choose(body.model, body.timeout))
+        if not model.embeddings:
             raise Unsupported(
-                f"The model `{service.model.id}` makes no embeddings (supports_embeddings).", param="model"
+                f"The model `{model.id}` makes no embeddings (supports_embeddings).", param="model"
             )
-        found = await unless_gone(request.receive, service.embed(inputs, body.timeout))
+        found = await unless_gone(request.receive, service.embed(inputs, body.timeout, model))
         encode = base64_of if body.encoding_format == "base64" else list
-        return JSONResponse(embeddings_body(found, service.model.id, encode), headers=dict(headers))
+        return JSONResponse(embeddings_body(found, model.id, encode), headers=dict(headers))
 
     return routes
 
@@ -138,13 +138,14 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
 async def _respond(
     request: Request,
     service: Service,
+    model: ServedModel,
     generations: Sequence[GenerationRequest],
     render: Render,
     headers: Mapping[str, str],
     ping_s: float,
 ) -> Response:
     several = len(generations) > 1
-    events = together(service, generations) if several else service.stream(generations[0])
+    events = together(service, model, generations) if several else service.stream(generations[0], model)
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
         found, usage = await unless_gone(request.receive, _gathered(events, choices))

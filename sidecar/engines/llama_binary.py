@@ -11,6 +11,8 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import anyio
+
 from sidecar.errors import ConfigError
 from sidecar.llama_flags import LlamaFlags, parse_help
 
@@ -51,7 +53,7 @@ async def ask(path: str, environ: Mapping[str, str]) -> Binary:
         *(_said(path, flag, environ) for flag in ("--help", "--version", "--list-devices"))
     )
     flags = parse_help(texts[0], texts[1])
-    if not flags.by_spelling:
+    if not flags.knows("--model"):  # in every build's list, and in no other program's
         said = " ".join(texts[0].split())[-200:] or "nothing"
         raise ConfigError(f"{path} is no llama-server that runs here: to --help it says {said!r}; {WAYS}")
     devices = tuple(f"{found['name']}: {found['title']}" for found in _DEVICE.finditer(texts[2]))
@@ -79,5 +81,6 @@ async def _said(path: str, flag: str, environ: Mapping[str, str]) -> str:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+        with anyio.CancelScope(shield=True):
+            await process.wait()
     return said.decode("utf-8", "replace")

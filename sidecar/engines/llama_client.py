@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -43,36 +43,36 @@ class LlamaClient:
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
         )
 
+        self._open: set[aiohttp.ClientResponse] = set()
+
     async def close(self) -> None:
-        """Close every connection, those in use too: whoever reads one gets ConnectionLost."""
+        """Close every connection; whoever still reads one gets ConnectionLost."""
+        for answer in tuple(self._open):
+            answer.close()  # the session would leave its reader waiting
         await self._session.close()
 
     async def healthy(self) -> bool:
         """Whether it listens and has its model."""
         try:
-            with self._speaking():
-                async with self._session.get(f"{self._url}/health") as answer:
-                    return answer.status == 200
+            async with self._answer("GET", "/health") as answer:
+                return answer.status == 200
         except ConnectionLost:
             return False
 
     async def pulse(self) -> None:
         """Return when its loop has answered: these figures, unlike its health, are the loop's own."""
-        with self._speaking():
-            async with self._session.get(f"{self._url}/metrics") as answer:
-                await _read(answer, MAX_ANSWER_BYTES)
+        async with self._answer("GET", "/metrics") as answer:
+            await _read(answer, MAX_ANSWER_BYTES)
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object at `path`. Raises what the status means."""
-        with self._speaking():
-            async with self._session.get(self._url + path) as answer:
-                return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+        async with self._answer("GET", path) as answer:
+            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that answers `body`. Raises what the status means."""
-        with self._speaking():
-            async with self._session.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
-                return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+        async with self._answer("POST", path, body) as answer:
+            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """An empty payload once the status is 200, then each frame's payload, until `[DONE]` or the end.
@@ -80,24 +80,33 @@ class LlamaClient:
         Raises what another status means. Closing the generator closes the connection, which is how
         llama-server learns that nobody wants the rest.
         """
-        with self._speaking():
-            async with self._session.post(self._url + path, data=_encoded(body), headers=_JSON) as answer:
-                if answer.status != 200:
-                    raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
-                yield b""
-                frames = SseFrames()
-                async for data in answer.content.iter_any():
-                    for frame in frames.feed(data):
-                        if frame == DONE:
-                            return
-                        yield frame
+        async with self._answer("POST", path, body) as answer:
+            if answer.status != 200:
+                raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
+            yield b""
+            frames = SseFrames()
+            async for data in answer.content.iter_any():
+                for frame in frames.feed(data):
+                    if frame == DONE:
+                        return
+                    yield frame
 
-    @contextlib.contextmanager
-    def _speaking(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session.closed:
             raise ConnectionLost("closed")
+        sent: dict[str, Any] = (
+            {} if body is None else {"data": msgspec.json.encode(dict(body)), "headers": _JSON}
+        )
         try:
-            yield
+            async with self._session.request(method, self._url + path, **sent) as answer:
+                self._open.add(answer)
+                try:
+                    yield answer
+                finally:
+                    self._open.discard(answer)
         except aiohttp.ClientConnectorError as error:
             raise NotConnected(type(error).__name__) from error
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # OSError: TimeoutError too
@@ -111,10 +120,6 @@ async def _read(answer: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise EngineFault(f"The engine's answer is larger than {limit_bytes} bytes.")
     return bytes(body)
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(dict(body))
 
 
 def _object(status: int, body: bytes) -> dict[str, Any]:

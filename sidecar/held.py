@@ -1,0 +1,104 @@
+"""The one engine that is held: for which model, and how it is exchanged for another's.
+
+An exchange is whole: whoever asked for it may leave, the exchange goes on. One at a time, in the
+order in which they were asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from sidecar.errors import SidecarError
+from sidecar.generation import Engine, Failed, ServiceState, Unloaded
+from sidecar.shelf import ServedModel, Shelf
+
+log = logging.getLogger("sidecar.service")
+
+
+class Held:
+    """`emptied` is awaited before an engine is ended, `closed` says why none is begun any more."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        model: ServedModel,
+        emptied: Callable[[], Awaitable[None]],
+        closed: Callable[[], SidecarError | None],
+    ) -> None:
+        self.model = model
+        self.engine: Engine | None = shelf.open(model)
+        self.leaving = False
+        self._open = shelf.open
+        self._emptied = emptied
+        self._closed = closed
+        self._turn = asyncio.Lock()
+        self._exchanges: set[asyncio.Task[None]] = set()
+
+    def state(self) -> ServiceState:
+        """The engine's own state, from memory; Unloaded when there is no engine."""
+        return Unloaded() if self.engine is None else self.engine.state()
+
+    async def load(self, model: ServedModel) -> None:
+        """Begin to load the model, unless that is done. The engine before it has ended by then.
+
+        Raises StartError when no engine can be made; the one that is held goes on then.
+        """
+        await self._whole(self._load(model))
+
+    async def unload(self, model: ServedModel | None) -> None:
+        """End the engine, of that model or of any; returns when it is gone. Again is harmless."""
+        await self._whole(self._unload(model))
+
+    async def stop(self) -> None:
+        """End the engine for good, behind whatever exchange is under way."""
+        async with self._turn:
+            if self.engine is not None:
+                await self.engine.stop()
+
+    async def _load(self, model: ServedModel) -> None:
+        async with self._turn:
+            self._check_open()
+            if model == self.model and not isinstance(self.state(), Unloaded | Failed):
+                return
+            engine = self._open(model)  # before anything is given up for it
+            await self._leave()
+            self._check_open()
+            self.engine, self.model = engine, model
+            await engine.start()
+        log.info("loading", extra={"model": model.id})
+
+    async def _unload(self, model: ServedModel | None) -> None:
+        async with self._turn:
+            if model not in (None, self.model):
+                return
+            await self._leave()
+        log.info("unloaded", extra={"model": self.model.id})
+
+    async def _leave(self) -> None:
+        if self.engine is None:
+            return
+        self.leaving = True
+        try:
+            await self._emptied()
+            await self.engine.stop()
+            self.engine = None
+        finally:
+            self.leaving = False
+
+    def _check_open(self) -> None:
+        if (closed := self._closed()) is not None:
+            raise closed
+
+    async def _whole(self, exchange: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(exchange)
+        self._exchanges.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._exchanges.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a model could not be loaded or unloaded: %s", error)

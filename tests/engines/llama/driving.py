@@ -1,0 +1,133 @@
+"""A llama-server engine for a test: the fake program or the real one, no long waits between its lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from sidecar.engines.fetching import Job
+from sidecar.engines.llama_launch import Launch
+from sidecar.engines.llamaserver import LlamaServerEngine
+from sidecar.generation import Delta, Event, Failed, GenerationRequest, Ready, Sampling, Started
+from sidecar.profiles import Profile
+
+SOURCE = Path(__file__).parents[2] / "fakes" / "llama_server.py"
+LONG = "[say:one two three four five] [mute:3]"
+
+
+@functools.cache
+def fake() -> str:
+    """The fake as a program, run by this Python without anything that starts slowly."""
+    program = Path(tempfile.mkdtemp(prefix="fake-llama-")) / "llama-server"
+    program.write_text(f"#!{sys.executable} -IS\n{SOURCE.read_text()}")
+    program.chmod(0o755)
+    return str(program)
+
+
+def profile(**block: Any) -> Profile:
+    """Two slots of 1024 tokens."""
+    fields = {"model_path": "embedded", "ctx_size": 1024, "parallel": 2, "default_max_tokens": 512}
+    return Profile.model_validate(
+        {"name": "p", "backend": "llamacpp", "model_id": "m", "llamacpp": {**fields, **block}}
+    )
+
+
+@contextlib.asynccontextmanager
+async def engine(
+    *script: str,
+    stall_s: float | None = None,
+    binary: str | None = None,
+    stderr: str = "",
+    served: Profile | None = None,
+    lives: int = 3,
+) -> AsyncIterator[LlamaServerEngine]:
+    """Started; restarts come at once, until it has died `lives` times."""
+    served = served or profile()
+    assert served.llamacpp is not None
+    launch = Launch(
+        served, binary or fake(), Job(served.llamacpp), "cpu",
+        {"FAKE_LLAMA": " ".join(script), "FAKE_LLAMA_STDERR": stderr},
+    )  # fmt: skip
+    made = LlamaServerEngine(launch, stall_s, lambda deaths, _: 0.01 if len(deaths) < lives else None)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"never: {what}") from None
+
+
+async def ready(made: LlamaServerEngine) -> None:
+    await until(lambda: isinstance(made.state(), Ready | Failed), "ready")
+    assert isinstance(made.state(), Ready), made.state()
+
+
+async def failed(made: LlamaServerEngine, seconds: float = 30.0) -> Failed:
+    await until(lambda: isinstance(made.state(), Failed), "given up", seconds)
+    state = made.state()
+    assert isinstance(state, Failed)
+    return state
+
+
+async def answer(made: LlamaServerEngine, text: str, **asked: Any) -> list[Event]:
+    """The events of a whole answer."""
+    request = GenerationRequest("a", text, sampling=Sampling(temperature=0.0), **asked)
+    await made.price(request)
+    return [event async for event in made.stream(request)]
+
+
+async def begun(made: LlamaServerEngine, text: str) -> AsyncGenerator[Event]:
+    """An answer whose first words have come."""
+    request = GenerationRequest("b", text)
+    await made.price(request)
+    events = cast(AsyncGenerator[Event], made.stream(request))
+    assert isinstance(await anext(events), Started)
+    assert isinstance(await anext(events), Delta)
+    return events
+
+
+async def rest(events: AsyncGenerator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+def text_of(events: list[Event], choice: int = 0) -> str:
+    return "".join(e.text for e in events if isinstance(e, Delta) and e.choice == choice)
+
+
+def pid_of(made: LlamaServerEngine) -> int:
+    assert made.child_pid is not None
+    return made.child_pid
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def children() -> list[str]:
+    """The command lines of our own children, the dead ones left out."""
+    found = [c for c in psutil.Process(os.getpid()).children() if alive(c.pid)]
+    return [" ".join(c.cmdline()) for c in found]
