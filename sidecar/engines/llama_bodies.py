@@ -89,7 +89,7 @@ def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: i
 
 def tool_fields(tools: Tools | None) -> dict[str, Any]:
     """The functions on offer. A named one is the only one on offer, and required."""
-    if tools is None:
+    if tools is None or tools.choice == "none":  # who sees none calls none
         return {}
     offered = [f for f in tools.functions if tools.only in (None, f.name)]
     return {

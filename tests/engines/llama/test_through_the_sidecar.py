@@ -1,0 +1,238 @@
+"""Tools, pictures and vectors from a real llama-server, asked for through the sidecar."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+from sidecar.embedded import GGUF_Q8_0
+from tests.e2e.program import Program, program, serving, until
+from tests.engines.llama import tiny_vision
+
+pytestmark = pytest.mark.llama
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather for a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+TIME: Any = json.loads(json.dumps(WEATHER).replace("get_weather", "get_time").replace("weather", "time"))
+QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One model that does everything: the embedded one, with random eyes."""
+    folder = tmp_path_factory.mktemp("vision")
+    model, mmproj = tiny_vision.make(folder)
+    profile = {
+        "backend": "llamacpp",
+        "model_id": "seeing",
+        "supports_tools": True,
+        "supports_vision": True,
+        "supports_embeddings": True,
+        "gpu": {"max_model_len": 1024, "max_concurrent_requests": 2},
+        "llamacpp": {
+            "model_path": str(model),
+            "mmproj_filename": mmproj.name,
+            "parallel": 2,
+            "threads": 1,
+            "threads_batch": 1,
+        },
+    }
+    registry = folder / "profiles.yaml"
+    registry.write_text(json.dumps({"profiles": {"seeing": profile}}))  # JSON is YAML
+    with program(folder, LLM_PROFILES_CONFIG_PATH=str(registry), **serving("seeing")) as running:
+        until(running.ready, "ready")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Program) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "required"])
+def test_the_weather_is_asked_for(client: openai.OpenAI, choice: Any) -> None:
+    """The request of the fourth seed, with and without `tool_choice`."""
+    asked = {} if choice is None else {"tool_choice": choice}
+    answer = client.chat.completions.create(
+        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, **asked
+    )
+    found = answer.choices[0]
+    assert found.finish_reason == "tool_calls"
+    (call,) = found.message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
+
+
+def test_a_call_comes_in_pieces_with_one_id(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, stream=True,
+        stream_options={"include_usage": True},
+    )  # fmt: skip
+    chunks = list(stream)
+    pieces = [p for c in chunks if c.choices for p in c.choices[0].delta.tool_calls or []]
+    assert {piece.index for piece in pieces} == {0}
+    assert [bool(piece.id) for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+    assert pieces[0].function is not None
+    assert pieces[0].function.name == "get_weather"
+    arguments = "".join((piece.function and piece.function.arguments) or "" for piece in pieces)
+    assert json.loads(arguments) == {"city": "Paris"}
+    assert len(pieces) > 2
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "tool_calls"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens > 5
+
+
+def test_the_named_function_is_the_one_that_is_called(client: openai.OpenAI) -> None:
+    """llama-server alone would let it call another one."""
+    answer = client.chat.completions.create(
+        model="seeing", messages=QUESTION, tools=[TIME, WEATHER], temperature=0,
+        tool_choice={"type": "function", "function": {"name": "get_time"}},
+    )  # fmt: skip
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "get_time"
+
+
+def test_none_is_an_answer_in_words(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, tool_choice="none"
+    )
+    assert answer.choices[0].finish_reason == "stop"
+    assert not answer.choices[0].message.tool_calls
+    assert "<tool_call>" not in (answer.choices[0].message.content or "")
+
+
+def test_what_the_tool_found_is_told(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0)
+    (call,) = first.choices[0].message.tool_calls or []
+    turns: Any = [
+        *QUESTION,
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": '{"sky": "sunny", "degrees": 20}'},
+    ]
+    answer = client.chat.completions.create(model="seeing", messages=turns, tools=[WEATHER], temperature=0)
+    assert answer.choices[0].finish_reason == "stop"
+    assert "sunny" in (answer.choices[0].message.content or "")
+
+
+def picture(colour: str, kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def seen(client: openai.OpenAI, *urls: str) -> Any:
+    parts: Any = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    question = {"type": "text", "text": "What is this?"}
+    return client.chat.completions.create(
+        model="seeing", messages=[{"role": "user", "content": [*parts, question]}], temperature=0,
+        max_tokens=3, logprobs=True, top_logprobs=5,
+    )  # fmt: skip
+
+
+def test_pictures_arrive(client: openai.OpenAI) -> None:
+    """Each takes its tokens, and what is on them makes a difference."""
+    red = seen(client, f"data:image/png;base64,{picture('red')}")
+    blue = seen(client, f"data:image/png;base64,{picture('blue')}")
+    both = seen(
+        client, f"data:image/png;base64,{picture('red')}", f"data:image/webp;base64,{picture('blue', 'WEBP')}"
+    )
+    assert both.usage.prompt_tokens - red.usage.prompt_tokens == tiny_vision.TOKENS_PER_IMAGE
+    assert red.usage.prompt_tokens == blue.usage.prompt_tokens
+    assert red.choices[0].logprobs.content[0].logprob != blue.choices[0].logprobs.content[0].logprob
+
+
+def test_the_form_of_the_fourth_seed(server: Program, client: openai.OpenAI) -> None:
+    turn = {"role": "user", "content": "What is this?", "images": [picture("red", "JPEG")]}
+    status, body = server.post("/v1/chat/completions", model="seeing", messages=[turn], max_tokens=3)
+    assert status == 200
+    plain = [{"role": "user", "content": "What is this?"}]
+    _, without = server.post("/v1/chat/completions", model="seeing", messages=plain, max_tokens=3)
+    more = body["usage"]["prompt_tokens"] - without["usage"]["prompt_tokens"]
+    assert more == tiny_vision.TOKENS_PER_IMAGE
+
+
+def test_a_bomb_costs_nothing(server: Program, client: openai.OpenAI) -> None:
+    """48 kB that would be 1.2 GB over there: its own decoder takes 15 s and 2.4 GB for it (measured)."""
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    bomb = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    with pytest.raises(openai.BadRequestError, match="20000 x 20000"):
+        seen(client, bomb)
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    peak_kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    assert peak_kib < 400 * 1024
+    assert server.ready()
+
+
+def test_more_pictures_than_the_context_holds_are_a_400(client: openai.OpenAI) -> None:
+    words = "word " * 990
+    url = f"data:image/png;base64,{picture('red')}"
+    content: Any = [
+        {"type": "text", "text": words},
+        *({"type": "image_url", "image_url": {"url": url}} for _ in range(16)),
+    ]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(
+            model="seeing", messages=[{"role": "user", "content": content}], max_tokens=1
+        )
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_vectors(client: openai.OpenAI) -> None:
+    """The official client asks for base64 and decodes it; near texts are nearer than far ones."""
+    texts = ["What is the capital of France?", "What is the capital of Spain?", "3 + 4"]
+    answer = client.embeddings.create(model="seeing", input=texts)
+    assert [item.index for item in answer.data] == [0, 1, 2]
+    france, spain, total = (item.embedding for item in answer.data)
+    assert sum(value * value for value in france) == pytest.approx(1, abs=1e-3)
+    assert dot(france, spain) > dot(france, total)
+    plain = client.embeddings.create(model="seeing", input=texts[0], encoding_format="float")
+    assert plain.data[0].embedding == pytest.approx(france, abs=1e-3)
+    assert answer.usage.prompt_tokens > 10
+
+
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_a_text_that_is_as_long_as_the_context_becomes_a_vector(client: openai.OpenAI) -> None:
+    assert len(client.embeddings.create(model="seeing", input=[[5] * 900]).data[0].embedding) == 128
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model="seeing", input=[[5] * 2000])
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_model_without_eyes_says_so(tmp_path: Path) -> None:
+    with program(tmp_path, MODEL_PATH=str(GGUF_Q8_0), THREADS="1", **path_of("")) as own:
+        until(own.ready, "ready")
+        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture('red')}"}}
+        turn = {"role": "user", "content": [part]}
+        status, body = own.post("/v1/chat/completions", messages=[turn])
+        assert (status, body["error"]["code"]) == (400, "unsupported_parameter")
+        status, body = own.post("/v1/embeddings", input="x")
+        assert (status, body["error"]["code"]) == (400, "unsupported_parameter")
+
+
+def path_of(profile: str) -> dict[str, str]:
+    """Where llama-server is, without a profile."""
+    return {name: value for name, value in serving(profile).items() if name == "LLAMA_SERVER_PATH"}
