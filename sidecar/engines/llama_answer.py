@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from sidecar.engines.llama_bodies import chat_body, completion_body
+from sidecar.engines.llama_bodies import chat_body, completion_body, seed_of
 from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
@@ -107,7 +107,7 @@ class Answer:
             channel.put_nowait(error)
 
     def _post(self, index: int) -> tuple[str, dict[str, Any]]:
-        seed = self._seed + index
+        seed = seed_of(self._seed, index)
         if self._by_text:
             body = chat_body(self._request, self._prepared.max_tokens, seed, self._room)
             return "/v1/chat/completions", body

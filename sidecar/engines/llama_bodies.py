@@ -12,13 +12,23 @@ neutral.
 from __future__ import annotations
 
 import base64
+from hashlib import blake2b
 from typing import Any
 
 from sidecar.generation import GenerationRequest, Image, Message, Sampling, Tools
 
 # The order of `sidecar.generation.Sampling`; what is not named here is not applied.
 ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
-SEEDS = 2**32 - 1  # the last one means a random seed
+SEEDS = 2**32 - 1  # this one itself means a random seed
+
+
+def seed_of(seed: int, choice: int) -> int:
+    """What llama-server is given for one choice: 32 bits that depend on both, whatever 64 bits `seed` is.
+
+    Seeds that were counted on would be shared: the second choice of one request, the first of the next.
+    """
+    mixed = blake2b(f"{seed} {choice}".encode(), digest_size=8).digest()
+    return int.from_bytes(mixed) % SEEDS
 
 
 def sampling_fields(sampling: Sampling, seed: int, context: int) -> dict[str, Any]:
@@ -37,7 +47,7 @@ def sampling_fields(sampling: Sampling, seed: int, context: int) -> dict[str, An
         "frequency_penalty": sampling.frequency_penalty,
         "presence_penalty": sampling.presence_penalty,
         "logit_bias": [list(pair) for pair in sampling.logit_bias],
-        "seed": seed % SEEDS,
+        "seed": seed,
         "typical_p": 1.0,
         "dynatemp_range": 0.0,
         "xtc_probability": 0.0,
