@@ -97,6 +97,12 @@ class Program:
             lines = answer.read().decode().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith("active_requests")))
 
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        request = urllib.request.Request(self.url + "/metrics", headers={"accept": "application/json"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return int(json.load(answer)["requests_waiting"])
+
 
 def _is_engine(process: psutil.Process) -> bool:
     """Our worker, or a llama-server with a model: it is also asked for its version."""

@@ -22,8 +22,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 WORK = Path("build/embedded_model")
-KINDS = {"q8_0": GGMLQuantizationType.Q8_0, "q4_0": GGMLQuantizationType.Q4_0}
-FILE_TYPES = {"q8_0": 7, "q4_0": 2}
+KINDS = {
+    "q8_0": GGMLQuantizationType.Q8_0,
+    "q4_0": GGMLQuantizationType.Q4_0,
+    "f32": GGMLQuantizationType.F32,
+}
+FILE_TYPES = {"q8_0": 7, "q4_0": 2, "f32": 0}
+SHIPPED = ("q8_0", "q4_0")
 
 Matrix = NDArray[np.float32]
 
@@ -121,7 +126,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=WORK / "fp32")
     parser.add_argument("--target", type=Path, default=WORK)
     options = parser.parse_args()
-    for kind in KINDS:
+    for kind in SHIPPED:
         target = options.target / f"embedded-{kind}.gguf"
         export(options.source, target, kind, title="LLM Sidecar embedded model")
         print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
