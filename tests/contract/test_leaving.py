@@ -62,12 +62,12 @@ def test_whoever_waits_and_leaves_is_forgotten(door: Door, streamed: bool) -> No
     ids=["answers", "prompts"],
 )
 def test_the_engine_itself_is_idle_then(door: Door, body: dict[str, Any]) -> None:
-    """All places were taken by answers, or by prompts, of seconds each; the next one does not wait."""
+    """All places were taken by answers, or by prompts, of seconds each; the next one waits for none."""
     with full_house(door, **body):
         pass
     began = time.monotonic()
     assert door.greedy(prompt=CAPITAL).text == f" {PARIS}"
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 8.0  # one batch of a prompt; all of it would be half a minute
 
 
 def test_a_deadline_in_the_queue(door: Door) -> None:

@@ -85,3 +85,20 @@ def test_a_deadline_in_a_stream_is_its_last_event(door: Door) -> None:
     assert cut.error["code"] == "timeout"
     assert cut.text
     assert not cut.done
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"prompt": ""}, 400, "invalid_value"),
+        ({"prompt": "x", "max_lenght": 4}, 400, "unsupported_parameter"),
+        ({"prompt": "x", "max_length": CONTEXT}, 400, "context_length_exceeded"),
+        ({"prompt": "Tell me a story.", "max_length": 1500, "timeout": 0.05}, 408, "timeout"),
+    ],
+    ids=str,
+)
+def test_the_native_route_refuses_in_the_same_words(
+    door: Door, body: dict[str, Any], status: int, code: str
+) -> None:
+    got, answer = door.server.post("/generate", **body)
+    assert (got, answer["error"]["code"]) == (status, code)

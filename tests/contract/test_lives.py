@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,20 @@ from pathlib import Path
 import psutil
 
 from tests.contract.asking import CAPITAL, LONG, PARIS, Door, Refused
-from tests.e2e.program import program, serving, until
+from tests.e2e.program import Program, program, serving, until
 
 PHASES = ("start", "download", "load", "warmup")
 
 
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_health_in_the_words_of_both_seeds(server: Program) -> None:
+    status, body = server.get("/health")
+    assert status == 200
+    assert (body["status"], body["model_loaded"], body["device"]) == ("ok", True, "cpu")
+    assert re.fullmatch(r"\d+\.\d\d", body["memory_allocated_gb"])
 
 
 def test_phases_then_a_drain_that_finishes_what_runs(profile: str, tmp_path: Path) -> None:

@@ -63,14 +63,18 @@ def test_greedy_texts_are_equal(doors: tuple[Door, Door]) -> None:
     ]
     ours, theirs = both(doors, bodies)
     different = [(a.text, b.text) for a, b in zip(ours, theirs, strict=True) if a.text != b.text]
-    print(len(different))
     assert not different
 
 
 def test_log_probabilities_agree(doors: tuple[Door, Door]) -> None:
-    """Of every likely next token of 40 prompts, at most 0.1 apart, and 0.02 in the mean."""
+    """Of every likely next token of 40 prompts, at most 0.03 apart, 0.005 in the mean.
+
+    Measured: 0.009 and 0.001.
+    """
     words = [ids(f"{q.prompt or q.messages[-1]['content']}") for q in held_out(40)]
-    bodies = [{"prompt": w[: 2 + i % 7], "max_tokens": 1, "logprobs": 5, **ENDLESS} for i, w in enumerate(words)]
+    bodies = [
+        {"prompt": w[: 2 + i % 7], "max_tokens": 1, "logprobs": 5, **ENDLESS} for i, w in enumerate(words)
+    ]
     ours, theirs = both(doors, bodies)
     apart = [
         abs(lp - b.scores[0].top[token])
@@ -78,10 +82,9 @@ def test_log_probabilities_agree(doors: tuple[Door, Door]) -> None:
         for token, lp in a.scores[0].top.items()
         if token in b.scores[0].top and lp > math.log(0.01)
     ]
-    print(len(apart), max(apart), sum(apart) / len(apart))
     assert len(apart) > 100
-    assert max(apart) < 0.1
-    assert sum(apart) / len(apart) < 0.02
+    assert max(apart) < 0.03
+    assert sum(apart) / len(apart) < 0.005
 
 
 TAIL = ids(" In a quiet")
@@ -105,7 +108,6 @@ def test_tokens_are_as_frequent(doors: tuple[Door, Door], setting: str) -> None:
     ours, theirs = both(doors, [{**common, "seed": seed} for seed in range(BODIES)])
     counts = [Counter(text for answer in side for text in answer.texts) for side in (ours, theirs)]
     statistic, freedom = chi_square(*counts)
-    print(setting, statistic, freedom, critical(freedom, SIGNIFICANCE), [c.most_common(5) for c in counts])
     assert freedom > 5
     assert statistic < critical(freedom, SIGNIFICANCE), [c.most_common(8) for c in counts]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import openai
 import pytest
 
 from tests.contract.asking import CAPITAL, PARIS, STORY, Door, ids, said_by
@@ -38,6 +40,17 @@ def test_raw_text_and_chat(door: Door, streamed: bool) -> None:
     assert (chat.text, chat.reason, chat.done) == (PARIS, "stop", True)
     assert chat.counts == (15, 8)
     assert chat.usage["total_tokens"] == 23
+
+
+def test_the_official_client_reads_both_forms(server: Program, profile: str) -> None:
+    turns: Any = {"model": profile, "messages": said_by(CAPITAL), "temperature": 0}
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        whole = client.chat.completions.create(**turns)
+        assert whole.choices[0].message.content == PARIS
+        chunks = [
+            c.choices[0].delta.content or "" for c in client.chat.completions.create(**turns, stream=True)
+        ]
+        assert "".join(chunks) == PARIS
 
 
 def test_token_ids_are_the_same_prompt_as_their_text(door: Door) -> None:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
-import openai
-import psutil
 import pytest
 
 from tests.e2e.program import CLEAN, Program, finished, free_port, program, until
-
-LONG = {"prompt": "Tell me a story.", "max_tokens": 1900, "logit_bias": {"0": -100, "2": -100}}
 
 
 def test_the_ready_screen_says_it_all(server: Program) -> None:
@@ -36,43 +30,7 @@ def test_the_printed_curl_works_when_pasted(server: Program) -> None:
 def test_the_api_process_never_imports_torch(server: Program) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "libtorch" not in maps
-    assert "libtorch" in Path(f"/proc/{server.worker().pid}/maps").read_text()
-
-
-def test_health_in_the_words_of_both_seeds(server: Program) -> None:
-    status, body = server.get("/health")
-    assert status == 200
-    assert (body["status"], body["model_loaded"], body["device"]) == ("ok", True, "cpu")
-    assert re.fullmatch(r"\d+\.\d\d", body["memory_allocated_gb"])
-
-
-@pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize("waiting", [False, True])
-def test_a_closed_connection_frees_its_place(server: Program, streamed: bool, waiting: bool) -> None:
-    """Running or queued: the pages are worth 16 contexts, so the 17th long request waits."""
-    others = [begin(server, True) for _ in range(17 if waiting else 0)]
-    if waiting:
-        until(lambda: server.active() >= 16, "a full house")
-    running_before = server.active()
-    connection = begin(server, streamed)
-    if not waiting:
-        until(lambda: server.active() > running_before, "running")
-    for other in [connection, *others]:
-        other.close()
-    assert until(lambda: server.active() == 0, "all places free", 5) < 1.0
-    assert server.post("/generate", prompt="What is the capital of France?")[0] == 200
-
-
-def begin(server: Program, streamed: bool) -> socket.socket:
-    """A long request on a socket of its own, of which nothing is read."""
-    body = json.dumps({**LONG, "stream": streamed}).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
-    connection = socket.create_connection(("127.0.0.1", server.port))
-    connection.sendall(head.encode() + body)
-    return connection
+    assert "libtorch" in Path(f"/proc/{server.child().pid}/maps").read_text()
 
 
 def test_json_lines_are_json_lines_from_the_first_to_the_last(tmp_path: Path) -> None:
@@ -84,58 +42,6 @@ def test_json_lines_are_json_lines_from_the_first_to_the_last(tmp_path: Path) ->
     ready = next(line for line in lines if line["message"] == "ready")
     assert "Paris" in ready["facts"]["answer"]
     assert any("API_KEY" in line["message"] for line in lines)
-
-
-def test_a_killed_worker_is_a_typed_error_and_comes_back(tmp_path: Path) -> None:
-    with program(tmp_path) as own:
-        until(own.ready, "ready")
-        client = openai.OpenAI(base_url=own.url + "/v1", api_key="none", max_retries=0)
-        stream = client.completions.create(model="embedded", stream=True, **LONG)  # type: ignore[call-overload]
-        next(stream)
-        own.worker().kill()
-        with pytest.raises(openai.APIError) as broken:
-            for _ in stream:
-                pass
-        assert broken.value.code == "engine_crashed"
-        until(lambda: not own.ready(), "noticed", 5)
-        status, body = own.get("/health")
-        assert (status, body["status"], body["model_loaded"]) == (503, "error", False)
-        assert own.get("/livez")[0] == 200
-        until(own.ready, "back")
-        assert "Paris" in own.post("/generate", prompt="What is the capital of France?")[1]["generated_text"]
-        assert "Traceback" not in own.printed()
-
-
-def test_it_answers_its_phase_at_once_and_ctrl_c_is_clean(tmp_path: Path) -> None:
-    with program(tmp_path) as own:
-        assert until(lambda: own.get("/livez")[0] == 200, "alive") < 3.0
-        status, body = own.get("/startupz")
-        assert (status, body["phase"] in ("start", "download", "load", "warmup")) == (503, True)
-        assert own.post("/generate", prompt="x")[0] == 503
-        assert until(own.ready, "ready") < 30.0
-        worker = own.worker()
-        own.process.send_signal(signal.SIGINT)
-        assert own.process.wait(15) == 0
-        until(lambda: not psutil.pid_exists(worker.pid), "the worker is gone", 5)
-        assert "Traceback" not in own.printed()
-
-
-def test_ctrl_c_while_loading(tmp_path: Path) -> None:
-    with program(tmp_path) as own:
-        until(lambda: own.get("/livez")[0] == 200, "alive")
-        own.process.send_signal(signal.SIGINT)
-        assert own.process.wait(15) == 0
-        assert "Traceback" not in own.printed()
-
-
-def test_a_killed_server_takes_its_worker_along(tmp_path: Path) -> None:
-    with program(tmp_path) as own:
-        until(lambda: own.get("/livez")[0] == 200, "alive")
-        until(lambda: bool(psutil.Process(own.process.pid).children()), "a worker")
-        worker = own.worker()
-        own.process.kill()
-        own.process.wait()
-        until(lambda: not psutil.pid_exists(worker.pid), "the worker is gone", 10)
 
 
 def test_the_command_line_of_seed_002_is_understood_and_refused_for_its_reason(tmp_path: Path) -> None:
