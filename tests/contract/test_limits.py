@@ -91,7 +91,7 @@ def test_a_deadline_in_a_stream_is_its_last_event(door: Door) -> None:
     ("body", "status", "code"),
     [
         ({"prompt": ""}, 400, "invalid_value"),
-        ({"prompt": "x", "max_lenght": 4}, 400, "unsupported_parameter"),
+        ({"prompt": "x", "max_lenght": 4}, 400, "invalid_value"),
         ({"prompt": "x", "max_length": CONTEXT}, 400, "context_length_exceeded"),
         ({"prompt": "Tell me a story.", "max_length": 1500, "timeout": 0.05}, 408, "timeout"),
     ],
