@@ -21,7 +21,7 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "iq4_nl", "q4_
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$")]
 # Below the root or the repository that it is looked for in, never beside it.
 GgufName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*\.gguf$")]
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$")]

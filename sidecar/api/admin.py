@@ -29,7 +29,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/unload", response_model=None, openapi_extra=body_of(ModelBody))
     async def unload(request: Request) -> Response:
         name = await _name(request)
-        await service.unload(name)
+        await service.unload(name or None)
         return JSONResponse(_standing(service) | ({"model": name} if name else {}) | {"status": "unloaded"})
 
     return routes

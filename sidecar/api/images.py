@@ -20,6 +20,8 @@ from sidecar.generation import GenerationRequest, Image, Message
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_IMAGES = 16
 MAX_PIXELS = 4096 * 4096
+# Of all pictures of one request: each pixel is three bytes on its way to the engine.
+MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 _DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,32};base64,", re.IGNORECASE)
 # Decoding holds three bytes a pixel: one at a time bounds what many requests take together.
@@ -53,38 +55,52 @@ async def decoded(request: GenerationRequest) -> GenerationRequest:
     if len(request.images) > MAX_IMAGES:
         raise BadRequest(f"A request may hold {MAX_IMAGES} images at most.", param="messages")
     loop = asyncio.get_running_loop()
-    turns = [
-        await loop.run_in_executor(_DECODER, _decoded, message, f"messages.{index}")
-        for index, message in enumerate(request.messages)
-    ]
+    turns, pixels = [], 0
+    for index, message in enumerate(request.messages):
+        turn, size = await loop.run_in_executor(
+            _DECODER, _decoded, message, f"messages.{index}", MAX_PIXELS_TOGETHER - pixels
+        )
+        turns.append(turn)
+        pixels += size
     return replace(request, prompt=tuple(turns))
 
 
-def _decoded(message: Message, where: str) -> Message:
-    images = tuple(Image(as_png(image.data, where), "image/png", image.at) for image in message.images)
-    return replace(message, images=images)
+def _decoded(message: Message, where: str, left_pixels: int) -> tuple[Message, int]:
+    """The message with its pictures as PNG, and how many pixels they have."""
+    images, pixels = [], 0
+    for image in message.images:
+        data, size = as_png(image.data, where, min(MAX_PIXELS, left_pixels - pixels))
+        images.append(Image(data, "image/png", image.at))
+        pixels += size
+    return replace(message, images=tuple(images)), pixels
 
 
-def as_png(data: bytes, where: str) -> bytes:
-    """The first frame of the file, without transparency. Raises BadRequest."""
+def as_png(data: bytes, where: str, most_pixels: int = MAX_PIXELS) -> tuple[bytes, int]:
+    """The first frame of the file, without transparency, and its pixels. Raises BadRequest."""
     from PIL import Image as Picture  # only who sends a picture pays for it
 
     Picture.MAX_IMAGE_PIXELS = None  # its own limit; ours is below it, and says both sizes
     kinds = ", ".join(FORMATS)
     try:
         with Picture.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise BadRequest(
-                    f"`{where}` holds an image of {picture.width} x {picture.height} pixels; at most "
-                    f"{MAX_PIXELS} are accepted.",
-                    param=where,
-                )
+            size = picture.width * picture.height
+            if size > most_pixels:
+                raise _too_large(f"{picture.width} x {picture.height} pixels", most_pixels, where)
             flat = Picture.new("RGB", picture.size, "white")
             colours = picture.convert("RGBA")
             flat.paste(colours, mask=colours.getchannel("A"))
-    except (OSError, ValueError, SyntaxError, EOFError):
-        # What Pillow raises for a file that it can not read.
+    except BadRequest:
+        raise
+    except Exception:  # Pillow promises no list of what a broken file may raise
         raise BadRequest(f"`{where}` holds an image that is no readable {kinds}.", param=where) from None
     written = io.BytesIO()
     flat.save(written, "PNG", compress_level=1)
-    return written.getvalue()
+    return written.getvalue(), size
+
+
+def _too_large(size: str, most_pixels: int, where: str) -> BadRequest:
+    return BadRequest(
+        f"`{where}` holds an image of {size}; {most_pixels} are accepted at most, and {MAX_PIXELS_TOGETHER} "
+        "in one request.",
+        param=where,
+    )

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sidecar.api import images
+from sidecar.api import images, remote_images
 from sidecar.api.answers import Choice, collect, together
 from sidecar.api.body import MAX_BYTES, json_object
 from sidecar.api.disconnect import unless_gone
@@ -47,6 +47,9 @@ def router(service: Service, ping_s: float) -> APIRouter:
         fields, headers = split_known(await json_object(request, max_bytes=size), ChatBody)
         body = validate(ChatBody, fields)
         model = await unless_gone(request.receive, service.choose(body.model, body.timeout))
+        if model.vision and model.image_hosts:
+            asking = remote_images.fetched(body.messages, model.image_hosts)
+            body = body.model_copy(update={"messages": await unless_gone(request.receive, asking)})
         generation = await images.decoded(chat_request(body, model))
         asked = body.logprobs
         render = ChatRender(generation.id, model.id, _options(body, asked))

@@ -7,6 +7,7 @@
     [early]               end without `Done`, against the protocol
     [raise:1]             raise something that is no SidecarError before token 1
     [pages:9]             cost that many pages instead of one for every 16 tokens
+    [call:get_time:{"city": "Paris"}] call a tool, its arguments in pieces of four characters
     [stubborn]            stay open when closed, until `release()`
 
 The engine counts what is open, and `wait_for` lets a test in another thread wait for that.
@@ -18,13 +19,14 @@ import asyncio
 import math
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from sidecar.errors import BadRequest, ContextOverflow, revive
 from sidecar.generation import (
     Capacity,
     Delta,
     Done,
+    Embeddings,
     EngineState,
     EngineStats,
     Event,
@@ -35,6 +37,7 @@ from sidecar.generation import (
     Ready,
     Started,
     TokenLogprob,
+    ToolDelta,
     Usage,
 )
 
@@ -54,6 +57,7 @@ class ScriptedEngine:
         self.held: set[str] = set()
         self.closing: set[str] = set()
         self.stopped = False
+        self.started = False
         self._state = state or self._ready()
         self._holds: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,6 +65,7 @@ class ScriptedEngine:
 
     async def start(self) -> None:
         """Nothing to load."""
+        self.started = True
 
     async def stop(self) -> None:
         """Nothing to unload."""
@@ -115,6 +120,14 @@ class ScriptedEngine:
                 await self._hold(request.id)
             self._note(self.open.discard, request.id)
 
+    async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
+        """The length of each input, and a half. Held as streams are."""
+        self._loop = asyncio.get_running_loop()
+        if any(text == "[hold]" for text in inputs):
+            await self._hold("embed")
+        vectors = tuple((float(len(text)), 0.5) for text in inputs)
+        return Embeddings(vectors, sum(len(text) for text in inputs))
+
     def release(self) -> None:
         """Let everything that is held go on. From any thread."""
         if self._loop is not None:
@@ -134,8 +147,11 @@ class ScriptedEngine:
             for index, word in enumerate(words):
                 await self._step(request, script, index + 1)
                 yield Delta(choice, word, _logprobs(word, request.logprobs))
+            calls = script.calls(choice)
+            for piece in calls:
+                yield Delta(choice, "", tool=piece)
             spoken += len(words)
-            yield Finished(choice, "length" if reason else "stop")
+            yield Finished(choice, "tool_calls" if calls else "length" if reason else "stop")
         if not script.has("early"):
             yield Done(Usage(script.prompt_tokens, spoken, cached_tokens=0))
 
@@ -188,13 +204,25 @@ class _Script:
         word = self.word(name)
         return None if word is None else int(word)
 
+    def calls(self, choice: int) -> list[ToolDelta]:
+        found = re.findall(r"\[call:(\w+):(\{.*?\})\]", self._text)
+        return [piece for index, call in enumerate(found) for piece in _pieces(choice, index, *call)]
+
     def words(self, max_tokens: int | None) -> tuple[list[str], bool]:
-        said = self.word("say") or ANSWER
+        silent = self.word("call") is not None and self.word("say") is None
+        said = "" if silent else self.word("say") or ANSWER
         for stop in self._stop:
             said = said.partition(stop)[0]
         words = re.findall(r"\s*\S+", said)
         cut = max_tokens is not None and len(words) > max_tokens
         return words[:max_tokens], cut
+
+
+def _pieces(choice: int, index: int, name: str, arguments: str) -> Iterator[ToolDelta]:
+    """The first names it, the others continue its arguments."""
+    yield ToolDelta(index, f"call_{choice}_{index}", name)
+    for at in range(0, len(arguments), 4):
+        yield ToolDelta(index, arguments=arguments[at : at + 4])
 
 
 def loading(phase: str = "load", progress: float | None = 0.5) -> Loading:

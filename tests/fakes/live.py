@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +14,31 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
+from sidecar.errors import ConfigError
 from sidecar.gate import Gate
 from sidecar.metrics import Metrics
 from sidecar.serve import listening
 from sidecar.service import Service
-from sidecar.shelf import ServedModel, only
+from sidecar.shelf import ServedModel, Shelf
 from tests.fakes.engine import ScriptedEngine
 
 MODEL = ServedModel("scripted", ("alias",))
+
+
+class EngineShelf:
+    """Opens scripted engines, and keeps them in order."""
+
+    def __init__(self, engine: ScriptedEngine | None) -> None:
+        self._engine = engine
+        self.opened: list[ScriptedEngine] = []
+        self.models: list[str] = []
+
+    def open(self, model: ServedModel) -> ScriptedEngine:
+        if model.title == "can not be opened":
+            raise ConfigError("there is no llama-server on PATH")
+        self.opened.append(self._engine or ScriptedEngine())
+        self.models.append(model.id)
+        return self.opened[-1]
 
 
 @dataclass
@@ -29,9 +46,14 @@ class Live:
     """A running server, and what is inside it."""
 
     port: int
-    engine: ScriptedEngine
+    shelf: EngineShelf
     service: Service
     loop: asyncio.AbstractEventLoop
+
+    @property
+    def engine(self) -> ScriptedEngine:
+        """The one that was opened last."""
+        return self.shelf.opened[-1]
 
     @property
     def url(self) -> str:
@@ -55,12 +77,27 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def live_server(
-    engine: ScriptedEngine | None = None, gate: Gate | None = None, **access: Any
+    engine: ScriptedEngine | None = None,
+    gate: Gate | None = None,
+    models: Sequence[ServedModel] = (MODEL,),
+    autoload: bool = False,
+    drain_s: float = 30.0,
+    **access: Any,
 ) -> Iterator[Live]:
-    """Serve until the block ends. `access` goes to `create_app`."""
-    engine = engine or ScriptedEngine()
+    """Serve the first model until the block ends. `access` goes to `create_app`.
+
+    `engine` is the one of every model; without it each load gets a new one.
+    """
     metrics = Metrics(CollectorRegistry())
-    service = Service(only(MODEL, engine), MODEL, gate or Gate(), metrics)
+    shelf = EngineShelf(engine)
+    service = Service(
+        Shelf(tuple(models), shelf.open),
+        models[0],
+        gate or Gate(),
+        metrics,
+        autoload=autoload,
+        drain_s=drain_s,
+    )
     app = create_app(service, metrics, **access)
     config = uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=1)
     server = _Server(config)
@@ -70,9 +107,10 @@ def live_server(
         thread.start()
         try:
             assert server.up.wait(10)
-            yield Live(listener.getsockname()[1], engine, service, loop)
+            yield Live(listener.getsockname()[1], shelf, service, loop)
         finally:
-            engine.release()
+            for opened in shelf.opened:
+                opened.release()
             server.should_exit = True
             thread.join(10)
 
