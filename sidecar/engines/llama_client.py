@@ -17,6 +17,7 @@ DONE = b"[DONE]"
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 3.0
 _JSON = {"content-type": "application/json"}
 
 
@@ -33,45 +34,41 @@ class LlamaClient:
 
     def __init__(self, port: int, api_key: str) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        self._session = aiohttp.ClientSession(
-            headers={"authorization": f"Bearer {api_key}"},
-            # No total time: how long an answer may take is the request's own deadline.
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
-            # llama-server closes a connection after a stream, after five idle seconds and after a
-            # hundred answers, although it promises to keep it: of 20 requests in a pool, 10 failed
-            # (measured, llama.cpp 0.7.0 and older).
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-        )
-
+        # llama-server closes a connection after five idle seconds; after a hundred answers too, but says so.
+        self._kept = _session(api_key, aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS))
+        # After a stream it closes it although it promises to keep it: of 20 requests in a pool, 10 failed
+        # (measured, llama.cpp 0.7.0 and older).
+        self._once = _session(api_key, aiohttp.TCPConnector(limit=0, force_close=True))
         self._open: set[aiohttp.ClientResponse] = set()
 
     async def close(self) -> None:
         """Close every connection; whoever still reads one gets ConnectionLost."""
         for answer in tuple(self._open):
             answer.close()  # the session would leave its reader waiting
-        await self._session.close()
+        await self._kept.close()
+        await self._once.close()
 
     async def healthy(self) -> bool:
         """Whether it listens and has its model."""
         try:
-            async with self._answer("GET", "/health") as answer:
+            async with self._answer(self._kept, "GET", "/health") as answer:
                 return answer.status == 200
         except ConnectionLost:
             return False
 
     async def pulse(self) -> None:
         """Return when its loop has answered: these figures, unlike its health, are the loop's own."""
-        async with self._answer("GET", "/metrics") as answer:
+        async with self._answer(self._kept, "GET", "/metrics") as answer:
             await _read(answer, MAX_ANSWER_BYTES)
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object at `path`. Raises what the status means."""
-        async with self._answer("GET", path) as answer:
+        async with self._answer(self._kept, "GET", path) as answer:
             return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that answers `body`. Raises what the status means."""
-        async with self._answer("POST", path, body) as answer:
+        async with self._answer(self._kept, "POST", path, body) as answer:
             return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -80,7 +77,7 @@ class LlamaClient:
         Raises what another status means. Closing the generator closes the connection, which is how
         llama-server learns that nobody wants the rest.
         """
-        async with self._answer("POST", path, body) as answer:
+        async with self._answer(self._once, "POST", path, body) as answer:
             if answer.status != 200:
                 raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
             yield b""
@@ -93,15 +90,15 @@ class LlamaClient:
 
     @contextlib.asynccontextmanager
     async def _answer(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self, session: aiohttp.ClientSession, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session.closed:
+        if session.closed:
             raise ConnectionLost("closed")
         sent: dict[str, Any] = (
             {} if body is None else {"data": msgspec.json.encode(dict(body)), "headers": _JSON}
         )
         try:
-            async with self._session.request(method, self._url + path, **sent) as answer:
+            async with session.request(method, self._url + path, **sent) as answer:
                 self._open.add(answer)
                 try:
                     yield answer
@@ -111,6 +108,13 @@ class LlamaClient:
             raise NotConnected(type(error).__name__) from error
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # OSError: TimeoutError too
             raise ConnectionLost(type(error).__name__) from error
+
+
+def _session(api_key: str, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    # No total time: how long an answer may take is the request's own deadline.
+    patience = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
+    headers = {"authorization": f"Bearer {api_key}"}
+    return aiohttp.ClientSession(headers=headers, timeout=patience, connector=connector)
 
 
 async def _read(answer: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
