@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from typing import Any
 
-from tools.bench import checkpoint, machine, report, sampler, speed, start
+from sidecar.engines import llama_binary
+from sidecar.errors import ConfigError
+from tools.bench import checkpoint, machine, overhead, report, sampler, speed, start
 from tools.bench.figures import Point, rounded
 from tools.bench.servers import ROOT, Sizes
 from tools.bench.show import progress
@@ -22,15 +25,36 @@ def main() -> int:
     """Measure and write; `--quick` tries everything once, small, and leaves docs/ alone."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small pair of each; nothing in docs/")
-    quick = parser.parse_args().quick
-    results = measure(quick)
-    if quick:
-        print(report.render(results))
-        return 0
-    RESULTS.write_text(json.dumps(results | {"gpu": _gpu_before()}, indent=1) + "\n", "utf-8")
-    report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))
+    parser.add_argument("--llama", action="store_true", help="only what stands in front of llama-server")
+    options = parser.parse_args()
+    try:
+        binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
+    except ConfigError as error:
+        parser.exit(error.exit_code, f"{error.message}\n")
+    # What is not measured stays: `make gpu-test` writes its part, `--llama` its own.
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    if not options.llama:
+        results |= measure(options.quick)
+    results["llama"] = measure_llama(binary, options.quick)
+    if not options.quick:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))
     print(report.render(results))
     return 0
+
+
+def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
+    """The sidecar in front of llama-server, and llama-server alone."""
+    streams, pairs, others = overhead.STREAMS[: 1 if quick else None], 1 if quick else PAIRS, machine.Others()
+    with progress(1 + len(streams) * (1 + pairs)) as show:
+        show("make the checkpoint")
+        model = overhead.gguf(checkpoint.make(WORK / "model"))
+        points = overhead.measure(model, binary, pairs, show, streams)
+    return {
+        "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
+        "build": overhead.version(binary),
+        "points": [point.as_json() for point in points],
+    }
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -56,13 +80,6 @@ def measure(quick: bool) -> dict[str, Any]:
         "seen": {name: rounded(value) for name, value in seen.items()},
         "points": [point.as_json() for point in points],
     }
-
-
-def _gpu_before() -> Any:
-    """What `make gpu-test` wrote stays: this run has nothing to say about it."""
-    if not RESULTS.exists():
-        return None
-    return json.loads(RESULTS.read_text("utf-8")).get("gpu")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from sidecar.engines import llama_binary
 from sidecar.llama_args import LlamaFiles, llama_args
 from sidecar.llama_flags import parse_help
 from sidecar.registry import load_registry
@@ -61,11 +60,17 @@ class Duel:
         return ours, run(self.theirs, asks), spent_us / (streams * NEW_TOKENS)
 
 
-def measure(checkpoint: Path, pairs: int, show: Show, streams: Sequence[int] = STREAMS) -> list[Point]:
-    """Speed, first token, processor time and memory. RuntimeError without a llama-server."""
-    model = gguf(checkpoint)
+def version(binary: str) -> str:
+    """The program's own line about itself."""
+    return parse_help(*(_said(binary, flag) for flag in ("--help", "--version"))).version
+
+
+def measure(
+    model: Path, binary: str, pairs: int, show: Show, streams: Sequence[int] = STREAMS
+) -> list[Point]:
+    """Speed, first token, processor time and memory; `binary` is the llama-server of both."""
     registry = _registry(model)
-    with _ours(registry) as ours, _theirs(registry, model) as theirs:
+    with _ours(registry, binary) as ours, _theirs(registry, binary, model) as theirs:
         for server in (ours, theirs):
             first_token_s(server, Ask(prompt(PROMPT_TOKENS, "start"), PROMPT_TOKENS, 4))
         duel = Duel(ours, theirs)
@@ -115,33 +120,38 @@ profiles:
 
 
 @contextlib.contextmanager
-def _ours(registry: Path) -> Iterator[Server]:
+def _ours(registry: Path, binary: str) -> Iterator[Server]:
     port = free_port()
-    command = [sys.executable, "server.py", "--profile", "bench", "--port", str(port)]
-    with _process(command, registry, {"LLM_PROFILES_CONFIG_PATH": str(registry)}) as (process, began):
+    command = [
+        sys.executable, "server.py", "--profile", "bench", "--port", str(port),
+        "--profiles_config", str(registry), "--llama_server", binary,
+    ]  # fmt: skip
+    with _process(command, registry) as (process, began):
         yield Server("ours", "ours", f"http://127.0.0.1:{port}", process, began)
 
 
 @contextlib.contextmanager
-def _theirs(registry: Path, model: Path) -> Iterator[Server]:
+def _theirs(registry: Path, binary: str, model: Path) -> Iterator[Server]:
     profile = load_registry(registry).select("bench")
-    binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
-    help_text = subprocess.run([binary, "--help"], capture_output=True, text=True, check=True).stdout
     port = free_port()
-    words = llama_args(profile, LlamaFiles(model), parse_help(help_text), port=port, on_gpu=False)
-    with _process([binary, *words], registry, {}) as (process, began):
+    words = llama_args(
+        profile, LlamaFiles(model), parse_help(_said(binary, "--help")), port=port, on_gpu=False
+    )
+    with _process([binary, *words], registry) as (process, began):
         yield Server("theirs", "llama-server", f"http://127.0.0.1:{port}", process, began)
 
 
+def _said(binary: str, flag: str) -> str:
+    done = subprocess.run([binary, flag], capture_output=True, text=True, check=True)
+    return done.stdout or done.stderr
+
+
 @contextlib.contextmanager
-def _process(
-    command: Sequence[str], registry: Path, environment: dict[str, str]
-) -> Iterator[tuple[psutil.Popen, float]]:
+def _process(command: Sequence[str], registry: Path) -> Iterator[tuple[psutil.Popen, float]]:
     log = registry.with_suffix(".log").open("ab")
     began = time.monotonic()
     process = psutil.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        stdout=log, stderr=log, start_new_session=True,
+        command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True,
     )  # fmt: skip
     try:
         yield process, began
@@ -151,6 +161,6 @@ def _process(
 
 
 def _own_cpu_s(server: Server) -> float:
-    """Of the sidecar alone, without the llama-server below it."""
-    times = server.process.cpu_times()
-    return float(times.user + times.system)
+    """Of the sidecar alone, without the llama-server below it; to the nanosecond, not in ticks of 10 ms."""
+    threads = Path(f"/proc/{server.process.pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9

@@ -26,6 +26,7 @@ def render(results: dict[str, Any]) -> str:
     for key, title in TABLES.items():
         if points := [p for p in results["points"] if p["table"] == key]:
             parts.append(f"### {title}\n\n{_table(points)}")
+    parts.append(_llama(results.get("llama")))
     parts.append(_gpu(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
@@ -42,6 +43,28 @@ def replace(document: str, tables: str) -> str:
 def write(document: Path, results: dict[str, Any]) -> None:
     """Put the tables of the results into the file."""
     document.write_text(replace(document.read_text("utf-8"), render(results)), "utf-8")
+
+
+LLAMA_TABLES = {
+    "overhead": "Tokens per second through the sidecar (`ours`) and from llama-server itself (`theirs`)",
+    "cost": "What that costs; `theirs` is the limit",
+}
+
+
+def _llama(llama: dict[str, Any] | None) -> str:
+    title = "## In front of llama-server"
+    if llama is None:
+        return f"{title}\n\nNot measured here: `make bench` with a llama-server fills this in."
+    m = llama["machine"]
+    parts = [
+        title,
+        f"{llama['build']}; measured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
+        f"{m['busy_by_others_cores']:.2f} cores busy.",
+    ]
+    for key, heading in LLAMA_TABLES.items():
+        points = [p for p in llama["points"] if p["table"] == key]
+        parts.append(f"### {heading}\n\n{_table(points)}")
+    return "\n\n".join(parts)
 
 
 def _machine(results: dict[str, Any]) -> str:
