@@ -11,15 +11,21 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sidecar.errors import SidecarError
-from sidecar.generation import Engine, Failed, ServiceState, Unloaded
+from sidecar.errors import NotLoaded, QueueFull, SidecarError
+from sidecar.generation import Engine, Failed, Loading, Ready, ServiceState, Unloaded
+from sidecar.run import until
 from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
 
+LOOK_SECONDS = 0.05
+
 
 class Held:
-    """`emptied` is awaited before an engine is ended, `closed` says why none is begun any more."""
+    """`emptied` is awaited before an engine is ended, `closed` says why none is begun any more.
+
+    `max_waiting` requests may wait for a model that is loaded for them; None: none is loaded for any.
+    """
 
     def __init__(
         self,
@@ -27,11 +33,14 @@ class Held:
         model: ServedModel,
         emptied: Callable[[], Awaitable[None]],
         closed: Callable[[], SidecarError | None],
+        max_waiting: int | None = None,
     ) -> None:
         self.model = model
         self.engine: Engine | None = shelf.open(model)
         self.leaving = False
-        self._open = shelf.open
+        self._shelf = shelf
+        self._max_waiting = max_waiting
+        self._waiting = 0
         self._emptied = emptied
         self._closed = closed
         self._turn = asyncio.Lock()
@@ -40,6 +49,30 @@ class Held:
     def state(self) -> ServiceState:
         """The engine's own state, from memory; Unloaded when there is no engine."""
         return Unloaded() if self.engine is None else self.engine.state()
+
+    async def choose(self, name: str, deadline_s: float) -> ServedModel:
+        """See `Service.choose`."""
+        model = self.model if not name or self.model.answers_to(name) else self._shelf.find(name)
+        state = self.state() if model == self.model else Unloaded()
+        if self._max_waiting is None:
+            if isinstance(state, Unloaded):
+                raise NotLoaded.of(model.id)
+        elif self.leaving or not isinstance(state, Ready | Failed):
+            await self._waited_for(model, deadline_s, self._max_waiting)
+        return model
+
+    async def _waited_for(self, model: ServedModel, deadline_s: float, max_waiting: int) -> None:
+        """Load it and wait for the end of that, among as many as may wait for a turn."""
+        if self._waiting >= max_waiting:
+            raise QueueFull("As many requests wait for the model as may. Try again later.", retry_after_s=5)
+        self._waiting += 1
+        try:
+            async with until(asyncio.get_running_loop().time() + deadline_s, deadline_s):
+                await self.load(model)
+                while self.model == model and isinstance(self.state(), Loading):
+                    await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            self._waiting -= 1
 
     async def load(self, model: ServedModel) -> None:
         """Begin to load the model, unless that is done. The engine before it has ended by then.
@@ -63,7 +96,7 @@ class Held:
             self._check_open()
             if model == self.model and not isinstance(self.state(), Unloaded | Failed):
                 return
-            engine = self._open(model)  # before anything is given up for it
+            engine = self._shelf.open(model)  # before anything is given up for it
             await self._leave()
             self._check_open()
             self.engine, self.model = engine, model

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, QueueFull, SidecarError
+from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
@@ -40,8 +40,6 @@ from sidecar.run import CLOSE_SECONDS, Run, closed, until
 from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
-
-LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +69,11 @@ class Service:
         self.gate = gate
         self.metrics = metrics
         self.created = int(time.time())
-        self._autoload = autoload
         self._drain_s = drain_s
         self._log_prompts = log_prompts
-        self._held = Held(shelf, model, self._emptied, gate.closed)
-        self._choosing = 0
+        self._held = Held(
+            shelf, model, self._emptied, gate.closed, max_waiting=gate.max_queue if autoload else None
+        )
         self._runs: set[Run] = set()
         self._was_ready = False
         metrics.watch_running(lambda: gate.running)
@@ -126,26 +124,7 @@ class Service:
         loaded first where it is not, and waited for. Raises UnknownModel, NotLoaded for a model that
         may not be loaded by a request, QueueFull, and DeadlineExceeded.
         """
-        model = self.model if not name or self.model.answers_to(name) else self.shelf.find(name)
-        held = model == self.model and not isinstance(self.state(), Unloaded)
-        if not held and not self._autoload:
-            raise NotLoaded.of(model.id)
-        if self._autoload and not (held and isinstance(self.state(), Ready | Failed)):
-            await self._loaded(model, deadline_s)
-        return model
-
-    async def _loaded(self, model: ServedModel, deadline_s: float) -> None:
-        """Load it and wait for the end of that, with as many others as may wait for a turn."""
-        if self._choosing >= self.gate.max_queue:
-            raise QueueFull("As many requests wait for the model as may. Try again later.", retry_after_s=5)
-        self._choosing += 1
-        try:
-            async with until(asyncio.get_running_loop().time() + deadline_s, deadline_s):
-                await self._held.load(model)
-                while self.model == model and isinstance(self.state(), Loading):
-                    await asyncio.sleep(LOOK_SECONDS)
-        finally:
-            self._choosing -= 1
+        return await self._held.choose(name, deadline_s)
 
     async def embed(
         self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None = None

@@ -266,3 +266,17 @@ def test_unload_while_it_loads() -> None:
         }  # fmt: skip
         assert post(live, "/models/unload", model="a").json()["status"] == "unloaded"
         assert live.engine.stopped
+
+
+def test_autoload_during_a_switch_waits_for_it_and_comes_after_it() -> None:
+    with live_server(models=MODELS, autoload=True) as live, ThreadPoolExecutor(2) as pool:
+        old = live.engine
+        running = Asking(lambda: chat(live, "[hold:2]", model="a"), live)
+        switch = pool.submit(post, live, "/models/load", model="b")
+        on_loop(live, lambda: live.service.phase() == "unloading")
+        late = pool.submit(chat, live, model="a")
+        old.release()
+        assert running.answer.status_code == 200
+        assert switch.result(20).json()["model"] == "b"
+        assert late.result(20).json()["model"] == "a"
+        assert live.shelf.models[:2] == ["a", "b"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sidecar.engines import llama_binary
 from sidecar.engines.last_words import last_words, without_requests
-from sidecar.engines.llama_bodies import chat_body, completion_body, message_fields, sampling_fields
+from sidecar.engines.llama_bodies import chat_body, completion_body, message_fields, sampling_fields, seed_of
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice, SseFrames, error_of
 from sidecar.engines.llama_vectors import embeddings
 from sidecar.errors import (
@@ -68,9 +68,10 @@ def test_what_is_asked_for_is_sent() -> None:
     } == fields  # fmt: skip
 
 
-@given(st.integers(-(2**63), 2**63 - 1))
-def test_a_seed_never_becomes_the_word_for_a_random_one(seed: int) -> None:
-    assert 0 <= sampling_fields(Sampling(), seed, 1)["seed"] < 2**32 - 1
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 3))
+def test_a_seed_never_becomes_the_word_for_a_random_one(seed: int, choice: int) -> None:
+    assert 0 <= seed_of(seed, choice) < 2**32 - 1
+    assert seed_of(seed, choice) != seed_of(seed + 1, choice) != seed_of(seed, choice + 1)
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(None, None), (0, 1), (1, 1), (20, 20)])

@@ -90,7 +90,7 @@ def test_after_an_unload_there_is_no_child_and_no_memory(server: Program) -> Non
 def streamed(server: Program, began: threading.Event) -> list[str]:
     body = {
         "messages": [{"role": "user", "content": "Tell me a story."}],
-        "max_tokens": 400, "stream": True, "logit_bias": {"2": -100},
+        "max_tokens": 400, "stream": True, "logit_bias": dict.fromkeys("012", -100),
     }  # fmt: skip
     request = urllib.request.Request(
         server.url + "/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
