@@ -153,18 +153,15 @@ class LlamaServerEngine:
             raise boot.cause from None
 
     async def _asked(self, question: Callable[[Prompts], Awaitable[T]]) -> T:
-        """Ask until there is an answer: whose boot died in between asks the next one, once."""
-        boot, prompts = self._ready()
-        try:
-            return await question(prompts)
-        except ConnectionLost:
-            await boot.gone(LOST_S)
-        await self._supervisor.loaded()
-        boot, prompts = self._ready()
-        try:
-            return await question(prompts)
-        except ConnectionLost:
-            raise boot.cause from None
+        """Ask until there is an answer: again where a connection was merely closed, then the next life."""
+        for patience_s in (0.0, LOST_S, 0.0):
+            boot, prompts = self._ready()
+            try:
+                return await question(prompts)
+            except ConnectionLost:
+                await boot.gone(patience_s)
+            await self._supervisor.loaded()
+        raise boot.cause
 
     def _ready(self) -> tuple[LlamaBoot, Prompts]:
         if (refusal := self._supervisor.refusal()) is not None:
