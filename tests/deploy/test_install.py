@@ -65,3 +65,17 @@ def test_the_workflow_runs_what_people_run() -> None:
     assert {"make check", "make test"} <= set(runs)
     assert any("/health" in run for run in runs)
     assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
+
+
+def test_without_a_llama_server_its_tests_fail_at_once_and_say_how_to_get_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "llama", "tests/contract/test_stops.py"],
+        cwd=ROOT, env={**os.environ, "LLAMA_SERVER_PATH": "/nowhere/llama-server"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "/nowhere/llama-server: no such program" in said
+    for way in ("set LLAMA_SERVER_PATH", "install", "image"):
+        assert way in said
+    assert "passed" not in said
