@@ -45,6 +45,6 @@ def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 def _ready(folders: pytest.TempPathFactory, profile: str) -> Iterator[Program]:
     with program(folders.mktemp(profile), **serving(profile)) as running:
-        until(running.ready, "ready")
+        until(running.ready, "ready", 100)
         until(lambda: "curl -s" in running.printed(), "the ready line")
         yield running

@@ -133,7 +133,7 @@ class Door:
             self.server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
         )
         try:
-            return urllib.request.urlopen(request, timeout=90)
+            return urllib.request.urlopen(request, timeout=160)
         except urllib.error.HTTPError as error:
             raise Refused(error.code, json.load(error)["error"]) from None
 

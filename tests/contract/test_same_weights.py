@@ -42,7 +42,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Door
             for profile, path in (("embedded", model), ("embedded-gguf", gguf))
         ]
         for server in servers:
-            until(server.ready, "ready")
+            until(server.ready, "ready", 100)
         first, second = map(Door, servers)
         yield first, second
 
