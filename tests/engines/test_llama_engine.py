@@ -259,10 +259,10 @@ def test_one_that_is_healthy_and_then_strange_is_tried_again_and_given_up(how: s
 @pytest.mark.parametrize("script", ["[stop:1]", "[stuck:1]"])
 def test_one_that_says_nothing_is_replaced(script: str) -> None:
     async def test() -> None:
-        async with engine(stall_s=1.0) as made:
+        async with engine(stall_s=2.0) as made:
             await ready(made)
             pid = pid_of(made)
-            with pytest.raises(EngineStalled, match="for 1 s"):
+            with pytest.raises(EngineStalled, match="for 2 s"):
                 await answer(made, script)
             await until(lambda: isinstance(made.state(), Ready) and pid_of(made) != pid, "another one")
             assert not alive(pid)
@@ -272,7 +272,7 @@ def test_one_that_says_nothing_is_replaced(script: str) -> None:
 
 def test_an_idle_one_that_stands_still_is_replaced_too() -> None:
     async def test() -> None:
-        async with engine(stall_s=1.0) as made:
+        async with engine(stall_s=2.0) as made:
             await ready(made)
             pid = pid_of(made)
             os.kill(pid, signal.SIGSTOP)
@@ -285,11 +285,11 @@ def test_an_idle_one_that_stands_still_is_replaced_too() -> None:
 
 def test_a_stream_that_falls_silent_while_its_loop_lives_is_the_requests_own_affair() -> None:
     async def test() -> None:
-        async with engine(stall_s=0.5) as made:
+        async with engine(stall_s=2.0) as made:
             await ready(made)
             pid = pid_of(made)
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1.5):
+                async with asyncio.timeout(3):
                     await answer(made, "[mute:1]")
             assert pid_of(made) == pid
             assert text_of(await answer(made, "[say:well]")) == "well"
@@ -347,7 +347,8 @@ def test_stop_at_any_moment_leaves_nobody_behind() -> None:
                     await asyncio.sleep(0)
                     if turns > 200:
                         await asyncio.sleep(0.001)
-            assert children() == []
+            # One that was asked for its flags is killed, and may be on its way out.
+            await until(lambda: children() == [], "nobody is left")
             assert not isinstance(made.state(), Ready)
 
     run(test)

@@ -232,6 +232,7 @@ class Routes(BaseHTTPRequestHandler):
                 os._exit(3)
             elif name == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                FOR_EVER.wait()  # it may be another thread that the signal comes to first
             elif name == "mute":
                 FOR_EVER.wait()
             elif name == "stuck":
