@@ -85,6 +85,7 @@ class EventStream(Response):
         self._waiting: list[bytes] = []
         self._more = asyncio.Event()
         self._complete = False
+        self._wrote = False
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.init_headers({**headers, **quiet})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
@@ -96,6 +97,7 @@ class EventStream(Response):
             await send({"type": "http.response.start", **head})
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write, send, group.cancel_scope)
+                group.start_soon(self._ping)
                 group.start_soon(_leave, receive, group.cancel_scope)
                 async for frame in self._frames:
                     self._waiting.append(frame)
@@ -107,14 +109,22 @@ class EventStream(Response):
     async def _write(self, send: Send, scope: anyio.CancelScope) -> None:
         """Frames that came while the last ones were sent go together: a write costs as much as ten frames."""
         while self._waiting or not self._complete:
-            with anyio.move_on_after(self._ping_s) as quiet:
-                await self._more.wait()
+            await self._more.wait()
             self._more.clear()
-            body = b"".join(self._waiting) or (PING if quiet.cancelled_caught else b"")
+            body = b"".join(self._waiting)
             self._waiting.clear()
-            if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            self._wrote = True
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         scope.cancel()
+
+    async def _ping(self) -> None:
+        """A comment when nothing was written since the last look; a clock for each write would cost more."""
+        while True:
+            self._wrote = False
+            await anyio.sleep(self._ping_s)
+            if not (self._wrote or self._complete):
+                self._waiting.append(PING)
+                self._more.set()
 
 
 async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:
