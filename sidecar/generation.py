@@ -300,7 +300,8 @@ class Engine(Protocol):
         """Yield one Started, then Deltas, one Finished for each choice, then Done.
 
         `price` was called before with the same request. Any SidecarError may be raised. Closing
-        the iterator cancels the work and returns only when the engine has let go of it.
+        the iterator cancels the work; when that returns, the engine has let go of it, or nothing of it
+        is in the way of the next request.
         """
 
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:

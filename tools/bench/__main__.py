@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.engines import llama_binary
 from sidecar.errors import ConfigError
-from tools.bench import checkpoint, machine, overhead, report, sampler, speed, start
+from tools.bench import checkpoint, events, machine, overhead, report, sampler, speed, start
 from tools.bench.figures import Point, rounded
 from tools.bench.servers import ROOT, Sizes
 from tools.bench.show import progress
@@ -46,10 +46,11 @@ def main() -> int:
 def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
     """The sidecar in front of llama-server, and llama-server alone."""
     streams, pairs, others = overhead.STREAMS[: 1 if quick else None], 1 if quick else PAIRS, machine.Others()
-    with progress(1 + len(streams) * (1 + pairs)) as show:
+    with progress(1 + len(streams) * pairs + pairs) as show:
         show("make the checkpoint")
         model = overhead.gguf(checkpoint.make(WORK / "model"))
         points = overhead.measure(model, binary, pairs, show, streams)
+        points += events.measure(model, pairs, show)
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
         "build": overhead.version(binary),

@@ -54,9 +54,9 @@ class Duel:
             Ask(prompt(PROMPT_TOKENS, f"{streams}/{name}/{i}"), PROMPT_TOKENS, NEW_TOKENS)
             for i in range(streams)
         ]
-        before = _own_cpu_s(self.ours)
+        before = own_cpu_s(self.ours)
         ours = run(self.ours, asks)
-        spent_us = (_own_cpu_s(self.ours) - before) * 1e6
+        spent_us = (own_cpu_s(self.ours) - before) * 1e6
         return ours, run(self.theirs, asks), spent_us / (streams * NEW_TOKENS)
 
 
@@ -69,14 +69,14 @@ def measure(
     model: Path, binary: str, pairs: int, show: Show, streams: Sequence[int] = STREAMS
 ) -> list[Point]:
     """Speed, first token, processor time and memory; `binary` is the llama-server of both."""
-    registry = _registry(model)
-    with _ours(registry, binary) as ours, _theirs(registry, binary, model) as theirs:
+    profiles = registry(model, "overhead", context=CONTEXT, slots=max(STREAMS))
+    with _ours(profiles, binary) as ours, _theirs(profiles, binary, model) as theirs:
         for server in (ours, theirs):
             first_token_s(server, Ask(prompt(PROMPT_TOKENS, "start"), PROMPT_TOKENS, 4))
         duel = Duel(ours, theirs)
         points = [point for count in streams for point in _points(duel, count, pairs, show)]
         resident_mib = ours.process.memory_info().rss / 2**20
-        return [*points, _limit("resident memory of the sidecar", "MiB", [resident_mib], RESIDENT_MIB)]
+        return [*points, limit("resident memory of the sidecar", "MiB", [resident_mib], RESIDENT_MIB)]
 
 
 def _points(duel: Duel, streams: int, pairs: int, show: Show) -> list[Point]:
@@ -90,54 +90,55 @@ def _points(duel: Duel, streams: int, pairs: int, show: Show) -> list[Point]:
         "overhead", what, "tokens/s",
         [a.tokens_per_s for a, _, _ in found], [b.tokens_per_s for _, b, _ in found], SPEED,
     )  # fmt: skip
-    event = _limit(f"processor time per event, {what}", "us", [us for _, _, us in found], EVENT_US)
+    event = limit(f"processor time per event, {what}", "us", [us for _, _, us in found], EVENT_US)
     if streams > 1:
         return [speed, event]
     later_ms = [(a.first_p50_s - b.first_p50_s) * 1e3 for a, b, _ in found]
-    return [speed, _limit(f"first token later by, {what}", "ms", later_ms, FIRST_MS), event]
+    return [speed, limit(f"first token later by, {what}", "ms", later_ms, FIRST_MS), event]
 
 
-def _limit(what: str, unit: str, found: list[float], limit: float) -> Point:
+def limit(what: str, unit: str, found: Sequence[float], most: float) -> Point:
     """A figure that has a limit, in place of another server's."""
     # What is nothing, or less than nothing, is within it.
-    held = [max(value, limit / 1000) for value in found]
-    return Point("cost", what, unit, held, [limit] * len(held), 1.0, less_is_better=True)
+    held = [max(value, most / 1000) for value in found]
+    return Point("cost", what, unit, held, [most] * len(held), 1.0, less_is_better=True)
 
 
-def _registry(model: Path) -> Path:
-    registry = model.parent / "overhead.yaml"
-    registry.write_text(
+def registry(model: Path, name: str, *, context: int, slots: int) -> Path:
+    """A file with one profile, `bench`, for the model."""
+    path = model.parent / f"{name}.yaml"
+    path.write_text(
         f"""\
 profiles:
   bench:
     backend: llamacpp
     model_id: bench
-    gpu: {{max_model_len: {CONTEXT}, max_concurrent_requests: {max(STREAMS)}}}
-    llamacpp: {{model_path: "{model}", parallel: {max(STREAMS)}, threads: {ENGINE_THREADS}}}
+    gpu: {{max_model_len: {context}, max_concurrent_requests: {slots}}}
+    llamacpp: {{model_path: "{model}", parallel: {slots}, threads: {ENGINE_THREADS}}}
 """
     )
-    return registry
+    return path
 
 
 @contextlib.contextmanager
-def _ours(registry: Path, binary: str) -> Iterator[Server]:
+def _ours(profiles: Path, binary: str) -> Iterator[Server]:
     port = free_port()
     command = [
         sys.executable, "server.py", "--profile", "bench", "--port", str(port),
-        "--profiles_config", str(registry), "--llama_server", binary,
+        "--profiles_config", str(profiles), "--llama_server", binary,
     ]  # fmt: skip
-    with _process(command, registry) as (process, began):
+    with started(command, profiles) as (process, began):
         yield Server("ours", "ours", f"http://127.0.0.1:{port}", process, began)
 
 
 @contextlib.contextmanager
-def _theirs(registry: Path, binary: str, model: Path) -> Iterator[Server]:
-    profile = load_registry(registry).select("bench")
+def _theirs(profiles: Path, binary: str, model: Path) -> Iterator[Server]:
+    profile = load_registry(profiles).select("bench")
     port = free_port()
     words = llama_args(
         profile, LlamaFiles(model), parse_help(_said(binary, "--help")), port=port, on_gpu=False
     )
-    with _process([binary, *words], registry) as (process, began):
+    with started([binary, *words], profiles) as (process, began):
         yield Server("theirs", "llama-server", f"http://127.0.0.1:{port}", process, began)
 
 
@@ -147,11 +148,13 @@ def _said(binary: str, flag: str) -> str:
 
 
 @contextlib.contextmanager
-def _process(command: Sequence[str], registry: Path) -> Iterator[tuple[psutil.Popen, float]]:
-    log = registry.with_suffix(".log").open("ab")
+def started(command: Sequence[str], beside: Path) -> Iterator[tuple[psutil.Popen, float]]:
+    """The process, and when it was started; its log is a file of the name of `beside`."""
+    log = beside.with_suffix(".log").open("ab")
     began = time.monotonic()
     process = psutil.Popen(
-        command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        start_new_session=True,
     )  # fmt: skip
     try:
         yield process, began
@@ -160,7 +163,7 @@ def _process(command: Sequence[str], registry: Path) -> Iterator[tuple[psutil.Po
         log.close()
 
 
-def _own_cpu_s(server: Server) -> float:
+def own_cpu_s(server: Server) -> float:
     """Of the sidecar alone, without the llama-server below it; to the nanosecond, not in ticks of 10 ms."""
     threads = Path(f"/proc/{server.process.pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9

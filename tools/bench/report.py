@@ -48,6 +48,7 @@ def write(document: Path, results: dict[str, Any]) -> None:
 LLAMA_TABLES = {
     "overhead": "Tokens per second through the sidecar (`ours`) and from llama-server itself (`theirs`)",
     "cost": "What that costs; `theirs` is the limit",
+    "event": "An event behind a stand-in for llama-server that costs nothing",
 }
 
 

@@ -1,0 +1,94 @@
+"""What one event costs the sidecar's processor, and what it costs a bare relay of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+
+from tools.bench.figures import Point
+from tools.bench.overhead import EVENT_US, limit, own_cpu_s, registry, started
+from tools.bench.servers import ROOT, Server, free_port
+from tools.bench.show import Show
+
+STREAMS, EVENTS = 8, 2000
+WARM_UP_EVENTS = 100
+WHAT = f"one event, {STREAMS} streams of one event a millisecond"
+
+
+def measure(model: Path, pairs: int, show: Show) -> list[Point]:
+    """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
+    found: tuple[list[float], list[float]] = ([], [])
+    with _sidecar(model) as ours, _relay(model.parent) as theirs:
+        for server in (ours, theirs):
+            asyncio.run(_ready(server))
+            asyncio.run(_stream(server, WARM_UP_EVENTS))
+        for index in range(pairs):
+            show(f"processor time per event, pair {index + 1} of {pairs}")
+            for server, kept in zip((ours, theirs), found, strict=True):
+                kept.append(_event_us(server))
+    against = Point("event", f"{WHAT}; theirs is a relay of bytes", "us", *found, less_is_better=True)
+    return [against, limit(WHAT, "us", found[0], EVENT_US)]
+
+
+def _event_us(server: Server) -> float:
+    before_s = own_cpu_s(server)
+    asyncio.run(_stream(server, EVENTS))
+    return (own_cpu_s(server) - before_s) * 1e6 / (STREAMS * EVENTS)
+
+
+async def _stream(server: Server, events: int) -> None:
+    body = {"prompt": "words", "max_tokens": events, "stream": True, "timeout": 300}
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        counts = await asyncio.gather(*(_count(session, server, body) for _ in range(STREAMS)))
+    if min(counts) < events:
+        raise RuntimeError(f"{server.name} brought {min(counts)} of {events} events")
+
+
+async def _count(session: aiohttp.ClientSession, server: Server, body: dict[str, object]) -> int:
+    async with session.post(f"{server.url}/v1/completions", json=body) as answer:
+        return (await answer.read()).count(b"data: {")
+
+
+async def _ready(server: Server) -> None:
+    async with aiohttp.ClientSession() as session:
+        while server.process.poll() is None:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"{server.url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+    raise RuntimeError(f"{server.name} ended; see its log in build/bench")
+
+
+@contextlib.contextmanager
+def _sidecar(model: Path) -> Iterator[Server]:
+    program = model.parent / "llama-server"
+    program.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m tools.bench.upstream "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    port, profiles = free_port(), registry(model, "events", context=4096, slots=STREAMS)
+    command = [
+        sys.executable, "server.py", "--profile", "bench", "--port", str(port),
+        "--profiles_config", str(profiles), "--llama_server", str(program),
+    ]  # fmt: skip
+    with started(command, profiles) as (process, began):
+        yield Server("ours", "ours", f"http://127.0.0.1:{port}", process, began)
+
+
+@contextlib.contextmanager
+def _relay(folder: Path) -> Iterator[Server]:
+    upstream, port = free_port(), free_port()
+    serve = [sys.executable, "-m", "tools.bench.upstream", "--port", str(upstream)]
+    relay = [
+        sys.executable, "-m", "tools.bench.relay", "--port", str(port),
+        "--upstream", f"http://127.0.0.1:{upstream}",
+    ]  # fmt: skip
+    log = folder / "relay"
+    with started(serve, log), started(relay, log) as (process, began):
+        yield Server("relay", "relay", f"http://127.0.0.1:{port}", process, began)
