@@ -33,6 +33,7 @@ STREAM = {
     "prompt": "Tell me a story.",
     "max_tokens": 1900,
     "stream": True,
+    "timeout": 300,
     "logit_bias": {"0": -100, "2": -100},
 }
 COLOURS = {"demo": "white", "client": "cyan", "sidecar": "green", "watchdog": "yellow", "docker": "magenta"}

@@ -29,7 +29,7 @@ def docker(*arguments: str, check: bool = True, seconds: float = 120) -> str:
     return done.stdout
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> float:
+def until(condition: Callable[[], Any], what: str, seconds: float = 180.0) -> float:
     """Wait for the condition; the seconds that it took. AssertionError when it never comes."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
@@ -41,12 +41,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> flo
 
 @dataclass
 class Stack:
-    """One project that is up. `replay` is the folder of the stand-in's readings."""
+    """One project that is up. `lists` counts the lists of readings that its stand-in got."""
 
     port: int
     files: Sequence[str]
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    lists: int = 0
 
     @property
     def url(self) -> str:
@@ -82,14 +83,16 @@ class Stack:
 
     def readings(self, *lines: str) -> None:
         """What nvidia-smi will say from now on, one line a look, the last for ever."""
-        (self.folder / "replay" / "at").unlink(missing_ok=True)
-        (self.folder / "replay" / "readings").write_text("\n".join(lines) + "\n")
+        replay, self.lists = self.folder / "replay", self.lists + 1
+        (replay / str(self.lists)).write_text("\n".join(lines) + "\n")
+        (replay / "next").write_text(str(self.lists))
+        (replay / "next").replace(replay / "now")  # at once: a look may be on its way
 
     def looks(self) -> int:
         """How many times nvidia-smi was asked since `readings`."""
         try:
-            return int((self.folder / "replay" / "at").read_text() or 0)
-        except (OSError, ValueError):
+            return int((self.folder / "replay" / f"{self.lists}.at").read_text())
+        except OSError:
             return 0
 
     def started_at(self) -> str:
@@ -142,7 +145,7 @@ def stack(folder: Path, port: int, *overlays: str, **environ: str) -> Iterator[S
     project.readings(LOW)
     try:
         with _witness(folder / "acts"):
-            project.compose("up", "-d", "--wait", "--wait-timeout", "120", SIDECAR)
+            project.compose("up", "-d", "--wait", "--wait-timeout", "240", SIDECAR)
             yield project
     finally:
         project.compose("down", "-v", "-t", "1", "--remove-orphans", check=False)

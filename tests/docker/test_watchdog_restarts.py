@@ -9,15 +9,15 @@ import urllib.request
 from typing import Any
 
 import aiohttp
-import pytest
 
 from tests.docker.stack import HIGH, LOW, Stack, until
 
-# Some thousand tokens that nothing ends early: several seconds of streaming.
+# Some thousand tokens that nothing ends early: several seconds of streaming, on a busy machine a minute.
 LONG = {
     "prompt": "Tell me a story.",
     "max_tokens": 1500,
     "stream": True,
+    "timeout": 300,
     "logit_bias": {"0": -100, "2": -100},
 }
 
@@ -122,7 +122,7 @@ async def _steady_load(project: Stack, before: str) -> list[str]:
         back.set()
 
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as session, asyncio.timeout(120):
+    async with aiohttp.ClientSession(connector=connector) as session, asyncio.timeout(300):
         await asyncio.gather(watch(), *(client(session) for _ in range(50)))
     if away:
         print(f"nobody was accepted for {away[-1] - away[0]:.1f} s")
@@ -144,12 +144,11 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> str:
     return "typed error" if body.get("error", {}).get("code") else f"untyped: {answer.status} {body}"
 
 
-@pytest.mark.timeout(400)
 def test_the_budget_ends_a_storm(calm: Stack) -> None:
     """High for ever: three restarts, then alerts only, while the sidecar goes on serving."""
     acts = restarts(calm)
     calm.readings(HIGH)
-    until(lambda: restarts(calm) - acts >= 3, "three restarts", 240)
+    until(lambda: restarts(calm) - acts >= 3, "three restarts", 600)
     until(calm.ready, "ready again")
     looked(calm, calm.looks() + 10)
     assert restarts(calm) - acts == 3
