@@ -262,7 +262,7 @@ TABLE: tuple[Setting, ...] = (
         "drain_s",
         ("DRAIN_SECONDS",),
         seconds(3600),
-        "seconds, up to 3600",
+        "a number of seconds, up to 3600",
         "How long running answers may go on after SIGTERM.",
         "drain_seconds",
     ),

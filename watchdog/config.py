@@ -16,8 +16,8 @@ from watchdog.breaker import Allowance
 from watchdog.config_table import TABLE, Setting
 from watchdog.state import Limits
 
-# The sidecar's engine takes up to 5 s to end, and Docker some to notice: with a drain of 30 s the
-# timeout is 45 s, inside the 50 s that Compose grants the container.
+# The sidecar's engine takes up to 5 s to end, and Docker some to notice; Compose grants the container 5 s
+# more than this (`stop_grace_period`).
 DRAIN_MARGIN_S = 15.0
 
 

@@ -185,7 +185,7 @@ TABLE: tuple[Setting, ...] = (
         "drain_s",
         "DRAIN_SECONDS",
         _seconds(0, 3600),
-        "seconds, up to 3600",
+        "a number of seconds, up to 3600",
         "How long running answers may go on after SIGTERM.",
         owner="shared",
     ),

@@ -13,6 +13,9 @@ import pytest
 import yaml
 
 from sidecar.settings import Settings
+from sidecar.settings_table import TABLE
+from watchdog.config import Config
+from watchdog.engine import RESTART_READ_MARGIN_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,13 +59,16 @@ ALONE = {
     "llama-cpp": compose("docker/compose.llama-cpp.yaml")["services"]["llama-cpp"],
 }
 GPU_SERVERS = ("gpu-server-1", "gpu-server-2")
+SERVING = ("llm-sidecar", *GPU_SERVERS)
+# How long an engine's process may take to end when it is told to.
+ENGINE_END_S = 5
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docker/compose*.yaml"))
 
 
 def seconds(text: str) -> int:
-    found = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", text)
-    assert found
-    return int(found[1] or 0) * 60 + int(found[2] or 0)
+    """A duration as Compose reads it: its parts add up."""
+    assert re.fullmatch(r"(\d+[ms])+", text)
+    return sum(int(number) * {"m": 60, "s": 1}[unit] for number, unit in re.findall(r"(\d+)([ms])", text))
 
 
 def test_the_root_file_only_includes() -> None:
@@ -77,10 +83,32 @@ def test_ports_are_published_to_this_machine_only(name: str) -> None:
             assert port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:")
 
 
-def test_a_stop_leaves_time_for_the_drain() -> None:
-    engine_s, drain_s = 5, Settings().drain_s
-    for service in (PLAIN["llm-sidecar"], *(PLAIN[name] for name in GPU_SERVERS), *ALONE.values()):
-        assert seconds(service["stop_grace_period"]) > 45 > drain_s + engine_s
+@pytest.mark.parametrize("name", [*SERVING, *ALONE])
+@pytest.mark.parametrize("drain_s", ["", "600", "3600"])
+def test_a_stop_leaves_time_for_the_drain(name: str, drain_s: str) -> None:
+    told = filled({**PLAIN, **ALONE}[name], DRAIN_SECONDS=drain_s)
+    assert told["environment"]["DRAIN_SECONDS"] == drain_s
+    drain = float(drain_s) if drain_s else Settings().drain_s
+    # As long as the watchdog has Docker wait, and longer: what Compose allows is no shorter.
+    assert seconds(told["stop_grace_period"]) > Config(drain_s=drain).stop_s > drain + ENGINE_END_S
+
+
+def test_the_watchdog_knows_the_drain() -> None:
+    assert filled(PLAIN["vram-watchdog"], DRAIN_SECONDS="600")["environment"]["DRAIN_SECONDS"] == "600"
+
+
+def test_the_proxy_waits_for_the_longest_drain() -> None:
+    text = (ROOT / "docker" / "haproxy.cfg").read_text()
+    assert "use_backend restarts if writes restart" in text
+    drain_s = next(row for row in TABLE if row.field == "drain_s").parse("3600")
+    answered_s = Config(drain_s=drain_s).stop_s + RESTART_READ_MARGIN_S
+    for timeout in (
+        r"defaults\n(?:    .*\n)*?    timeout client (\S+)\n",
+        r"backend restarts\n(?:    .*\n)*?    timeout server (\S+)\n",
+    ):
+        found = re.search(timeout, text)
+        assert found
+        assert seconds(found[1]) > answered_s
 
 
 @pytest.mark.parametrize("service", [*PLAIN, *ALONE])
@@ -99,6 +127,21 @@ def test_only_the_watchdog_sees_the_docker_socket_and_not_in_the_hardened_overla
     assert PLAIN["docker-proxy"]["profiles"] == ["hardened"]
     hardened = compose("docker/compose.hardened.yaml")["services"]
     assert "docker.sock:" not in str(hardened["vram-watchdog"]["volumes"]).replace("docker-proxy", "")
+
+
+@pytest.mark.parametrize("service", [*PLAIN, *ALONE])
+def test_what_is_built_here_is_asked_of_no_registry(service: str) -> None:
+    """`never` builds what is missing; otherwise Compose tries to pull it first, and warns that it can not."""
+    told = {**PLAIN, **ALONE}[service]
+    assert ("build" in told, told["pull_policy"]) == (True, "never")
+
+
+def test_a_model_of_this_machine_is_served() -> None:
+    told = filled(PLAIN["llm-sidecar"], LLM_CACHE_DIR="/srv/models", MODEL_PATH="/models/mine")
+    assert "/srv/models:/models" in told["volumes"]
+    assert told["environment"]["MODEL_PATH"] == "/models/mine"
+    assert "models:/models" in filled(PLAIN["llm-sidecar"])["volumes"]
+    assert filled(PLAIN["llm-sidecar"])["environment"]["MODEL_PATH"] == ""
 
 
 def test_the_sidecar_comes_up_with_its_watchdog() -> None:

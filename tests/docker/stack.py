@@ -140,7 +140,8 @@ def stack(folder: Path, port: int, *overlays: str, **environ: str) -> Iterator[S
     (folder / "replay").chmod(0o777)
     shutil.copy(HERE / "nvidia-smi", folder / "nvidia-smi")
     files = ("compose.yaml", *overlays, "docker/compose.cpu.yaml", "tests/docker/compose.test.yaml")
-    own = {"TEST_FOLDER": str(folder), "PORT": str(port), **environ}
+    # The drain is long enough for the streams of the tests on a machine that is busy with something else.
+    own = {"TEST_FOLDER": str(folder), "PORT": str(port), "DRAIN_SECONDS": "120", **environ}
     project = Stack(port, files, folder, own)
     project.readings(LOW)
     try:
