@@ -53,7 +53,7 @@ async def announce(
 
     With JSON lines for a log all of it is lines of the log: what reads them takes nothing else.
     """
-    url, tell = address(settings.host, listener), _teller(settings)
+    url, tell = address(settings, listener), _teller(settings)
     tell(f"Listening on {url} (loading {profile.display_name or profile.name}; GET /health)")
     with shown(tell) as show:
         state = await loaded(service, show)
@@ -76,9 +76,9 @@ def _teller(settings: Settings) -> Callable[[str], None]:
     return say if settings.log_format == "plain" else log.info
 
 
-def address(host: str, listener: socket.socket) -> str:
-    """The URL that works from this machine."""
-    port = listener.getsockname()[1]
+def address(settings: Settings, listener: socket.socket) -> str:
+    """The URL that works from this machine; of a container, from the machine that it is published on."""
+    host, port = settings.reached_at, settings.publish_port or listener.getsockname()[1]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{name}]:{port}" if name.count(":") > 1 and "[" not in name else f"http://{name}:{port}"
 
@@ -99,7 +99,7 @@ async def ask(service: Service) -> str:
 
 async def _answer(service: Service, prompt: str | tuple[Message, ...]) -> str:
     request = GenerationRequest(
-        "first-question", prompt, ANSWER_TOKENS, Sampling(temperature=0.0), deadline_s=60.0
+        "self-test-at-start", prompt, ANSWER_TOKENS, Sampling(temperature=0.0), deadline_s=60.0
     )
     began, text, usage = time.monotonic(), "", Usage(0, 0)
     async with contextlib.aclosing(service.stream(request)) as events:

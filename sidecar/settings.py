@@ -54,6 +54,7 @@ class Settings:
     api_key: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     publish_address: str | None = None
+    publish_port: int | None = None
     metrics_port: int | None = None
     control_socket: Path | None = None
     max_queue: int = 32

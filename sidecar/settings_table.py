@@ -64,7 +64,7 @@ TABLE: tuple[Setting, ...] = (
         ("MODEL_PATH",),
         Path,
         "a *.gguf file, or a folder with config.json and *.safetensors",
-        "A local model in place of the profile's; a *.gguf file is served by llama-server.",
+        "A local model in place of the profile's; llama-server serves a *.gguf. In Docker: /models/...",
         "model_path",
     ),
     Setting(
@@ -154,7 +154,7 @@ TABLE: tuple[Setting, ...] = (
         ("LLM_CACHE_DIR",),
         Path,
         "the path of a folder",
-        "What profiles call /models: its folder gguf is where GGUF files are looked for first.",
+        "What profiles and containers call /models; in its folder gguf GGUF files are looked for first.",
         "cache_dir",
     ),
     Setting(
@@ -228,11 +228,18 @@ TABLE: tuple[Setting, ...] = (
         "The address under which people reach a container; HOST when not set.",
     ),
     Setting(
+        "publish_port",
+        ("PUBLISH_PORT",),
+        whole(0, 65535),
+        "a number from 0 to 65535",
+        "The port under which people reach a container: Compose says it; PORT when not set.",
+    ),
+    Setting(
         "metrics_port",
         ("METRICS_PORT",),
         whole(1, 65535),
         "a number from 1 to 65535",
-        "Serve /metrics on this port too, without a key (often 9091).",
+        "Serve /metrics on this port too, without a key (often 9091); in Docker for its network alone.",
         "metrics_port",
     ),
     Setting(

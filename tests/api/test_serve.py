@@ -17,9 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sidecar.announce import address
 from sidecar.errors import ConfigError
 from sidecar.generation import Ready
 from sidecar.serve import _refused, listening
+from sidecar.settings import Settings
 from tests.fakes.engine import ANSWER
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +194,21 @@ def test_an_open_address_without_a_key_is_said(started: Callable[..., Process]) 
     process = started("--host", "0.0.0.0")
     process.line("Warning: 0.0.0.0 .* no API_KEY")
     assert process.url().startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        (Settings(host="127.0.0.1"), "http://127.0.0.1:{}"),
+        (Settings(host="0.0.0.0", publish_address="127.0.0.1", publish_port=9000), "http://127.0.0.1:9000"),
+        (Settings(host="0.0.0.0", publish_address="0.0.0.0", publish_port=0), "http://127.0.0.1:{}"),
+        (Settings(host="0.0.0.0", publish_address="192.0.2.7", publish_port=80), "http://192.0.2.7:80"),
+        (Settings(host="::"), "http://[::1]:{}"),
+    ],
+)
+def test_what_is_announced_is_where_people_reach_it(settings: Settings, url: str) -> None:
+    with listening("127.0.0.1", 0) as listener:
+        assert address(settings, listener) == url.format(listener.getsockname()[1])
 
 
 def server(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -136,6 +136,17 @@ def test_what_is_built_here_is_asked_of_no_registry(service: str) -> None:
     assert ("build" in told, told["pull_policy"]) == (True, "never")
 
 
+@pytest.mark.parametrize("name", [*SERVING, *ALONE])
+def test_what_is_published_is_what_is_announced(name: str) -> None:
+    port = {"gpu-server-1": "GPU_SERVER_1_PORT", "gpu-server-2": "GPU_SERVER_2_PORT"}
+    port |= {"llamacpp": "LLAMACPP_HOST_PORT"}
+    given = {port.get(name, "PORT"): "9000"}
+    for environ in ({}, given):
+        told = filled({**PLAIN, **ALONE}[name], **environ)
+        assert told["ports"][0].split(":")[1] == told["environment"]["PUBLISH_PORT"]
+    assert told["environment"]["PUBLISH_PORT"] == "9000"
+
+
 def test_a_model_of_this_machine_is_served() -> None:
     told = filled(PLAIN["llm-sidecar"], LLM_CACHE_DIR="/srv/models", MODEL_PATH="/models/mine")
     assert "/srv/models:/models" in told["volumes"]
