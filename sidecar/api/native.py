@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Iterator
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from sidecar.api.docs import body_of
 from sidecar.api.fields import only_known
 from sidecar.api.hints import base_url, curl
 from sidecar.api.schema import GenerateBody, validate
+from sidecar.errors import RequestError
 from sidecar.generation import GenerationRequest, Ready
 from sidecar.service import Service
 
@@ -68,9 +70,21 @@ def generate_request(body: GenerateBody) -> GenerationRequest:
 
 
 async def _text(service: Service, request: GenerationRequest) -> str:
-    async with contextlib.aclosing(service.stream(request)) as events:
-        choices, _ = await collect(events, 1)
+    with _own_names():
+        async with contextlib.aclosing(service.stream(request)) as events:
+            choices, _ = await collect(events, 1)
     return choices[0].text
+
+
+@contextlib.contextmanager
+def _own_names() -> Iterator[None]:
+    """What is wrong with the request is named as its field is called here."""
+    try:
+        yield
+    except RequestError as error:
+        if error.param == "max_tokens":
+            error.param = "max_length"
+        raise
 
 
 def _state(service: Service) -> str:

@@ -121,6 +121,7 @@ def test_more_than_the_context_is_refused_with_the_numbers(http: httpx.Client) -
     answer = http.post("/generate", json={"prompt": "one two three", "max_length": 6142})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == "max_length"
     assert "6144" in error["message"]
     assert "3 in the prompt, 6142 in the completion" in error["message"]
 
