@@ -60,11 +60,10 @@ class Plan:
     def sentence(self) -> str:
         """The plan in one line, as it is printed at start."""
         limit = "" if self.budget_mib is None else f" of {self.budget_mib:.0f} MiB"
+        parts = _added(self.weights_mib, self.workspace_mib, self.context_mib, ("KV", self.kv_mib))
         return (
-            f"weights {self.weights_mib:.0f} + workspace {self.workspace_mib:.0f} + CUDA context "
-            f"{self.context_mib:.0f} + KV {self.kv_mib:.0f} = {self.total_mib:.0f} MiB{limit}; "
-            f"{self.kv_tokens} tokens at once, {self.kv_tokens // self.context} full contexts "
-            f"of {self.context}"
+            f"{parts} = {self.total_mib:.0f} MiB{limit}; {self.kv_tokens} tokens at once, "
+            f"{self.kv_tokens // self.context} full contexts of {self.context}"
         )
 
 
@@ -114,14 +113,19 @@ def plan(
     if budget_mib is not None:
         left_mib = budget_mib * FILL - weights_mib - workspace_mib - context_mib
         if left_mib < context_pages * page_mib:
+            one = (f"one context of {context} tokens", context_pages * page_mib)
             raise ConfigError(
-                f"The model does not fit: weights {weights_mib:.0f} + workspace "
-                f"{workspace_mib:.0f} + CUDA context {context_mib:.0f} + one context of {context} "
-                f"tokens {context_pages * page_mib:.0f} MiB is more than {budget_mib * FILL:.0f} "
-                f"MiB ({FILL:.0%} of the budget of {budget_mib:.0f}). Raise the budget, lower "
-                "CONTEXT_SIZE or choose a smaller profile."
+                f"The model does not fit: {_added(weights_mib, workspace_mib, context_mib, one)} MiB is more "
+                f"than {budget_mib * FILL:.0f} MiB ({FILL:.0%} of the budget of {budget_mib:.0f}). Raise the "
+                "budget, lower CONTEXT_SIZE or choose a smaller profile."
             )
     pages = int(min(max(wanted_pages, context_pages), left_mib // page_mib))
     return Plan(
         budget_mib, weights_mib, workspace_mib, context_mib, pages * page_mib, pages, page_tokens, context
     )
+
+
+def _added(weights_mib: float, workspace_mib: float, context_mib: float, last: tuple[str, float]) -> str:
+    """The sum as a person reads it; without a card there is no context of CUDA's."""
+    parts = [("weights", weights_mib), ("workspace", workspace_mib), ("CUDA context", context_mib), last]
+    return " + ".join(f"{name} {mib:.0f}" for name, mib in parts if mib)

@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.budget import FILL, KvShape, plan, workspace_mib
+from sidecar.budget import FILL, KvShape, Plan, plan, workspace_mib
 from sidecar.errors import ConfigError
 
 LLAMA_8B = KvShape(layers=32, kv_heads=8, head_dim=128, bytes_per_value=2)
 
 
 def make(
-    budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144
-):  # type: ignore[no-untyped-def]
+    budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144,
+    on_cuda: bool = True,
+) -> Plan:  # fmt: skip
     return plan(
-        budget_mib=budget_mib, weights_mib=weights_mib, workspace_mib=200, on_cuda=True, shape=LLAMA_8B,
+        budget_mib=budget_mib, weights_mib=weights_mib, workspace_mib=200, on_cuda=on_cuda, shape=LLAMA_8B,
         page_tokens=256, context=context, wanted_tokens=wanted_tokens,
     )  # fmt: skip
 
@@ -48,7 +49,17 @@ def test_no_room_for_one_context_is_refused_with_the_arithmetic() -> None:
 
 
 def test_the_sentence_has_the_numbers() -> None:
-    assert "2 full contexts of 6144" in make(None, wanted_tokens=12288).sentence()
+    made = make(None, wanted_tokens=12288)
+    assert made.sentence() == (
+        "weights 5500 + workspace 200 + CUDA context 400 + KV 1536 = 7636 MiB; 12288 tokens at once, "
+        "2 full contexts of 6144"
+    )
+
+
+def test_without_a_card_nothing_is_said_of_cuda() -> None:
+    assert "CUDA" not in make(None, wanted_tokens=12288, on_cuda=False).sentence()
+    with pytest.raises(ConfigError, match=r"workspace 200 \+ one context"):
+        make(6000, on_cuda=False)
 
 
 @given(st.integers(1000, 100_000), st.integers(0, 90_000), st.integers(1, 16384), st.integers(1, 10**6))
