@@ -118,7 +118,10 @@ def _parser() -> _Parser:
     mode.add_argument("--once", action="store_true", help="Look once, print what is seen, and end.")
     mode.add_argument("--self-test", action="store_true", help="The same: check everything a start needs.")
     mode.add_argument(
-        "--replay", metavar="CSV", help="Print what would have been done over recorded readings."
+        "--replay",
+        metavar="CSV",
+        help="Print what would have been done over recorded readings: lines of "
+        "time_s,gpu,used_mib[,own_mib][,phase][,boot], where used_mib may be ? or lost.",
     )
     mode.add_argument("--health", action="store_true", help="Ask the running watchdog whether it is healthy.")
     add_flags(parser)

@@ -58,6 +58,7 @@ class Alert:
 
 
 Decision = Hold | Restart | Alert
+NOTHING = "nothing to watch"
 
 
 def decide(limits: Limits, state: State, seen: Observation) -> tuple[State, Decision]:
@@ -221,7 +222,7 @@ def _nobody(seen: Observation) -> str:
 
 def _quiet(limits: Limits, state: State, seen: Observation) -> str:
     if nothing_to_watch(state, seen):
-        return "nothing to watch: no GPU here"
+        return f"{NOTHING}: no GPU here"
     if state.strikes:
         gpu, strikes = max(state.strikes.items(), key=lambda item: len(item[1]))
         if strikes:

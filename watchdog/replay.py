@@ -19,6 +19,7 @@ from watchdog.observation import Card, Container, Observation, Reading, Report, 
 from watchdog.state import Limits, State
 
 COLUMNS = ("time_s", "gpu", "used_mib", "own_mib", "phase", "boot")
+ACCEPTED = "time_s,gpu,used_mib[,own_mib][,phase][,boot]"
 
 
 class ReplayError(Exception):
@@ -94,13 +95,14 @@ def table(steps: Iterable[Step]) -> Iterator[str]:
 def _header(number: int, values: list[str]) -> tuple[str, ...]:
     wrong = [name for name in values if name not in COLUMNS]
     if wrong or not {"time_s", "gpu", "used_mib"} <= set(values):
-        raise ReplayError(f"line {number}: columns {','.join(values)!r}; accepted: {','.join(COLUMNS)}")
+        raise ReplayError(f"line {number}: columns {','.join(values)!r}; accepted: {ACCEPTED}")
     return tuple(values)
 
 
 def _row(number: int, values: dict[str, str], surplus: int) -> Row:
     if surplus > 0 or len(values) < 3:
-        raise ReplayError(f"line {number}: {len(values) + max(surplus, 0)} columns; accepted: 3 to 6")
+        count = len(values) + max(surplus, 0)
+        raise ReplayError(f"line {number}: {count} column{'' if count == 1 else 's'}; accepted: {ACCEPTED}")
     try:
         return Row(
             float(values["time_s"]),

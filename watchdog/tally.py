@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from watchdog.decision import Decision, Hold
+from watchdog.decision import NOTHING, Decision, Hold
 from watchdog.observation import Card, Container, Observation, Unknown
 from watchdog.state import Limits, State
 
@@ -88,9 +88,8 @@ class Tally:
             bad = [kind for kind in self.state.alerts if kind in UNHEALTHY]
             if bad:
                 return Health(False, bad[0], self.state.alerts[bad[0]])
-            if self.reason.startswith("nothing to watch"):
-                return Health(True, "nothing to watch", self.reason)
-            return Health(True, self.target, self.reason)
+            status = NOTHING if self.reason.startswith(NOTHING) else self.target
+            return Health(True, status, self.reason.removeprefix(f"{status}: "))
 
 
 def _target(seen: Observation) -> str:

@@ -217,7 +217,7 @@ def test_nothing_to_watch_is_said_once(caplog: pytest.LogCaptureFixture) -> None
         world.play([Unknown("no_gpu", "none")] * 50, 50)
     assert [record.message for record in caplog.records] == ["nothing to watch: no GPU here"]
     assert world.tally.health() == replace(
-        world.tally.health(), ok=True, status="nothing to watch", message="nothing to watch: no GPU here"
+        world.tally.health(), ok=True, status="nothing to watch", message="no GPU here"
     )
 
 

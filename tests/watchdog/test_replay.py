@@ -8,7 +8,7 @@ import pytest
 
 from watchdog.__main__ import main
 from watchdog.decision import Restart
-from watchdog.replay import ReplayError, parse, replay
+from watchdog.replay import ACCEPTED, ReplayError, parse, replay
 from watchdog.state import Limits
 
 
@@ -61,6 +61,7 @@ def test_the_limit_is_the_configured_one() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("0", r"line 1: 1 column; accepted: time_s,gpu,used_mib\[,own_mib\]\[,phase\]\[,boot\]"),
         ("0,GPU-0", "line 1: 2 columns"),
         ("0,GPU-0,1,2,ready,b,more", "line 1: 7 columns"),
         ("0,GPU-0,1\nx,GPU-0,1", "line 2: 'x,GPU-0,1'"),
@@ -78,6 +79,12 @@ def test_what_can_not_be_read_is_named(text: str, said: str) -> None:
 
 def test_comments_and_blank_lines_are_skipped() -> None:
     assert len(parse(["# made by hand", "", "0,GPU-0,1"])) == 1
+
+
+def test_the_help_names_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"], {})
+    assert ACCEPTED in "".join(capsys.readouterr().out.split())
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_waiting_is_healthy(served: Served) -> None:
     served.world.play([None] * 20, 20)
     status, body = served.health()
     assert (status, body["status"]) == (200, "waiting")
-    assert body["message"] == "waiting: no container of service llm-sidecar"
+    assert body["message"] == "no container of service llm-sidecar"
 
 
 def test_a_stopped_container_is_waiting(served: Served) -> None:
