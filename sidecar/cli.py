@@ -184,7 +184,7 @@ def _doctor(argv: Sequence[str]) -> int:
     from sidecar.doctor import examine, show
     from sidecar.settings import load
 
-    findings = examine(load(argv, os.environ))
+    findings = examine(load(argv, os.environ), in_container=_in_container())
     print(show(findings), end="")
     return 1 if any(finding.level == "failure" for finding in findings) else 0
 
@@ -192,7 +192,11 @@ def _doctor(argv: Sequence[str]) -> int:
 def _restarted_at_once() -> bool:
     """Whether a container's restart policy would start us again: as process 1, or as the child of
     the init that Docker puts there."""
-    return os.getpid() == 1 or (os.getppid() == 1 and os.path.exists("/.dockerenv"))
+    return os.getpid() == 1 or (os.getppid() == 1 and _in_container())
+
+
+def _in_container() -> bool:
+    return os.path.exists("/.dockerenv")
 
 
 def _pause() -> None:

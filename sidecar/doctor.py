@@ -5,15 +5,19 @@ Looks and never changes anything. Each finding stands alone: one that can not be
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sidecar import gpu, weights
+from sidecar.announce import url_of
 from sidecar.budget import MIB
 from sidecar.errors import StartError
 from sidecar.model_files import expected_files
@@ -23,6 +27,8 @@ from sidecar.serve import listening
 from sidecar.settings import Settings
 
 DOCKER_SECONDS = 10
+ASK_SECONDS = 3
+HEALTH_BYTES = 65536
 SPARE_GIB = 20
 CPU_OVERLAY = "docker compose -f compose.yaml -f docker/compose.cpu.yaml up llm-sidecar"
 
@@ -37,10 +43,12 @@ class Finding:
     fix: str = ""
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Everything, in the order in which a start would need it."""
+def examine(settings: Settings, *, in_container: bool = False) -> list[Finding]:
+    """Everything, in the order in which a start would need it; in a container nobody misses Docker."""
     card = _card(settings)
-    return [_profile(settings), card, _docker(has_card=card.level == "ok"), _disk(), _port(settings)]
+    wanted = not in_container or shutil.which("docker") is not None
+    docker = [_docker(has_card=card.level == "ok")] if wanted else []
+    return [_profile(settings), card, *docker, _disk(), _port(settings)]
 
 
 def show(findings: list[Finding]) -> str:
@@ -135,6 +143,31 @@ def _port(settings: Settings) -> Finding:
         with listening(settings.host, settings.port) as listener:
             return Finding("port", "ok", f"{settings.host} port {listener.getsockname()[1]} is free")
     except StartError as error:
+        if (model := _served_at(url_of(settings.host, settings.port))) is not None:
+            text = f"{settings.host} port {settings.port}: an LLM Sidecar runs there and serves {model}"
+            return Finding("port", "ok", text)
         return Finding(
             "port", "failure", error.message, "end what listens there, or choose another with PORT"
         )
+
+
+def _served_at(url: str) -> str | None:
+    """The model of the sidecar that answers there; None when it is none."""
+    # No proxy of the environment stands between this machine and itself.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=ASK_SECONDS) as answer:
+            told = answer.read(HEALTH_BYTES)
+    except urllib.error.HTTPError as error:
+        told = error.read(HEALTH_BYTES)  # 503 while it loads, with the same body
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    return _model_in(told)
+
+
+def _model_in(health: bytes) -> str | None:
+    try:
+        body = json.loads(health)
+        return str(body["model"]) if "model_loaded" in body else None
+    except (ValueError, LookupError, TypeError):
+        return None
