@@ -31,7 +31,7 @@ def test_both_spellings_read_one_env_file(tmp_path: Path) -> None:
         (checkout / name).write_text((ROOT / name).read_text())
     (checkout / "docker" / ".env").symlink_to("../.env")
     template = (ROOT / ".env.template").read_text()
-    (checkout / ".env").write_text(template + "\nPORT=8123\nMAX_QUEUE=7\n")
+    (checkout / ".env").write_text(template + "\nPORT=8123\nMAX_QUEUE=7\nDRAIN_SECONDS=600\n")
     configs = []
     for name in ("compose.yaml", "docker/compose.yaml"):
         done = subprocess.run(
@@ -47,6 +47,9 @@ def test_both_spellings_read_one_env_file(tmp_path: Path) -> None:
     assert sidecar["ports"][0]["published"] == "8123"
     assert sidecar["environment"]["MAX_QUEUE"] == "7"
     assert sidecar["environment"]["PORT"] == "8000"
+    assert sidecar["environment"]["PUBLISH_PORT"] == "8123"
+    assert sidecar["stop_grace_period"] == "10m20s"
+    assert configs[0]["services"][WATCHDOG]["environment"]["DRAIN_SECONDS"] == "600"
 
 
 @pytest.mark.parametrize(
