@@ -12,6 +12,8 @@ from typing import Any
 
 import aiohttp
 
+from sidecar.engines.llama_bodies import sampling_fields
+from sidecar.generation import Sampling
 from tools.bench.servers import Server
 
 GIVE_UP_S = 300.0
@@ -135,8 +137,8 @@ def _body(dialect: str, ask: Ask) -> dict[str, Any]:
         sampling = {"temperature": 0.8, "top_p": 0.95} if ask.sampled else {"temperature": 0.0}
         return body | sampling | {"stream_options": {"include_usage": True}, "timeout": GIVE_UP_S}
     if dialect == "llama-server":
-        neutral = {"top_k": 0, "min_p": 0.0, "temperature": 0.0, "cache_prompt": True}
-        return body | neutral | {"stream_options": {"include_usage": True}}
+        # What the sidecar sends for the same request: its own samplers would be slower ones.
+        return body | sampling_fields(Sampling(temperature=0.0), 0, ask.prompt_tokens + ask.new_tokens)
     # transformers freezes these from the first request of the process: never mix the two on one.
     config = SAMPLED if ask.sampled else {"do_sample": False}
     return body | {"generation_config": json.dumps(config | {"max_new_tokens": ask.new_tokens})}
