@@ -47,7 +47,7 @@ def write(document: Path, results: dict[str, Any]) -> None:
 
 LLAMA_TABLES = {
     "overhead": "Tokens per second through the sidecar (`ours`) and from llama-server itself (`theirs`)",
-    "cost": "What that costs; `theirs` is the limit",
+    "cost": "What that costs, beside its limit",
     "event": "An event behind a stand-in for llama-server that costs nothing",
 }
 
@@ -63,8 +63,8 @@ def _llama(llama: dict[str, Any] | None) -> str:
         f"{m['busy_by_others_cores']:.2f} cores busy.",
     ]
     for key, heading in LLAMA_TABLES.items():
-        points = [p for p in llama["points"] if p["table"] == key]
-        parts.append(f"### {heading}\n\n{_table(points)}")
+        if points := [p for p in llama["points"] if p["table"] == key]:
+            parts.append(f"### {heading}\n\n{(_limits if key == 'cost' else _table)(points)}")
     return "\n\n".join(parts)
 
 
@@ -93,6 +93,18 @@ def _summary(points: Sequence[dict[str, Any]]) -> str:
 def _table(points: Sequence[dict[str, Any]]) -> str:
     lines = ["| what | ours | theirs | times better (range) | pairs | wanted | met |", "|---|" + "---:|" * 6]
     lines += [_row(point) for point in points]
+    return "\n".join(lines)
+
+
+def _limits(points: Sequence[dict[str, Any]]) -> str:
+    """Medians beside the most that they may be: a ratio of a limit would say nothing."""
+    lines = ["| what | median | limit | measured | met |", "|---|" + "---:|" * 4]
+    for p in points:
+        met = "yes" if p["met"] else "**no**"
+        lines.append(
+            f"| {p['what']} | {_number(p['ours'])} {p['unit']} | {_number(p['theirs'])} {p['unit']} | "
+            f"{p['pairs']} times | {met} |"
+        )
     return "\n".join(lines)
 
 
