@@ -19,8 +19,10 @@ LEASH = str(Path(__file__).with_name("leash.py"))
 LOOK_SECONDS = 0.05
 # When it aborts it would start a debugger, if there is one, and hide its last words behind its own.
 QUIET = {"GGML_NO_BACKTRACE": "1"}
-# The last one would let a client who knows it write a picture's place into its text.
-_NOT_INHERITED = ("API_KEY", "HF_TOKEN", "LLAMA_API_KEY", "LLAMA_MEDIA_MARKER")
+_SECRETS = ("API_KEY", "HF_TOKEN")
+# What llama-server and its libraries read beside the command line: where the log goes, what is
+# written into it, what stands for a picture in a prompt.
+_ITS_OWN = ("LLAMA_", "MTMD_")
 
 
 class LlamaBoot:
@@ -75,7 +77,7 @@ def inherited() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in _NOT_INHERITED and not name.startswith("LLAMA_ARG_")
+        if name not in _SECRETS and not name.startswith(_ITS_OWN)
     }
 
 

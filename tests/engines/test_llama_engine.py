@@ -433,7 +433,9 @@ def test_a_program_that_can_not_serve_is_final_at_once(binary: str, script: str,
 
 
 def test_neither_our_key_nor_anybodys_wishes_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("API_KEY", "HF_TOKEN", "LLAMA_ARG_CTX_SIZE", "LLAMA_MEDIA_MARKER"):
+    secrets = ("API_KEY", "HF_TOKEN")
+    wishes = ("LLAMA_ARG_CTX_SIZE", "LLAMA_LOG_FILE", "LLAMA_MEDIA_MARKER", "LLAMA_SERVER_PATH")
+    for name in (*secrets, *wishes, "MTMD_BACKEND_DEVICE"):
         monkeypatch.setenv(name, "theirs")
 
     async def test() -> None:
