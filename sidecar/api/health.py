@@ -53,7 +53,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
 
 
 def is_ready(service: Service) -> bool:
-    """Whether a generation would be taken now."""
+    """Whether a generation would be taken at once: with autoload, one that first has to load is not."""
     return service.refusal() is None
 
 
@@ -103,12 +103,13 @@ def _probe(body: dict[str, Any], passes: bool) -> Response:
 
 
 def _short(service: Service) -> dict[str, Any]:
+    phase = service.phase()
     status = "ready" if is_ready(service) else "starting"
     if service.draining:
         status = "draining"
-    elif isinstance(service.state(), Failed):
-        status = "failed"
-    return {"status": status, "phase": service.phase(), "progress": _progress(service)}
+    elif phase in ("failed", "unloading", "unloaded"):
+        status = phase
+    return {"status": status, "phase": phase, "progress": _progress(service)}
 
 
 def _progress(service: Service) -> float | None:

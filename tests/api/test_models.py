@@ -90,6 +90,22 @@ def test_unloading_ends_the_engine_and_says_how_to_come_back() -> None:
         assert live.engine is not first
 
 
+@pytest.mark.parametrize("autoload", [False, True])
+def test_the_probes_tell_an_unloaded_model_from_one_that_starts(autoload: bool) -> None:
+    """With autoload too the next request waits for a load: it is not ready, though it is alive."""
+    with live_server(models=MODELS, autoload=autoload) as live:
+        assert httpx.get(f"{live.url}/startupz").json()["status"] == "ready"
+        assert post(live, "/models/unload", model="a").status_code == 200
+        told = {"status": "unloaded", "phase": "unloaded", "progress": None}
+        for path, status in (("/readyz", 503), ("/startupz", 200)):
+            found = httpx.get(f"{live.url}{path}")
+            assert (found.status_code, found.json()) == (status, told)
+        assert httpx.get(f"{live.url}/health").status_code == 503
+        assert httpx.get(f"{live.url}/livez").status_code == 200
+        assert chat(live).status_code == (200 if autoload else 503)
+        assert httpx.get(f"{live.url}/readyz").json()["status"] == ("ready" if autoload else "unloaded")
+
+
 def test_unloading_another_one_touches_nothing() -> None:
     with live_server(models=MODELS) as live:
         assert post(live, "/models/unload", model="b").json() == {"model": "b", "status": "unloaded"}
