@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.settings import Settings
+from sidecar.settings import Settings, load
 from sidecar.settings_table import TABLE
 from watchdog.config import Config
 from watchdog.engine import RESTART_READ_MARGIN_S
@@ -222,6 +222,29 @@ def test_two_env_files_make_the_service_of_a_stack() -> None:
     outside = {"SERVICE_NAME", "SERVICE_VERSION", "LLM_CACHE_DIR", "LLAMACPP_HOST_PORT"}
     inside = {name: value for name, value in given.items() if name not in outside}
     assert told["environment"].items() >= inside.items()
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_service_that_stands_alone_is_told_how_to_serve(name: str) -> None:
+    """Compose hands on what is listed, and no env file besides: what is not listed can not be set."""
+    given = {
+        "AUTOLOAD": "1",
+        "ALLOWED_HOSTS": "llama.lan",
+        "MAX_QUEUE": "8",
+        "QUEUE_TIMEOUT": "120",
+        "LOG_FORMAT": "json",
+        "LOG_PROMPTS": "1",
+        "API_KEY": "k" * 16,
+        "VRAM_BUDGET": "8GiB",
+        "DRAIN_SECONDS": "60",
+    }
+    told = filled(ALONE[name], **given)["environment"]
+    assert told.items() >= given.items()
+    read = load([], told)
+    assert (read.autoload, read.allowed_hosts, read.queue_timeout_s) == (True, ("llama.lan",), 120.0)
+    blank = filled(ALONE[name])["environment"]
+    assert {blank[variable] for variable in given} == {""}
+    assert load([], blank).queue_timeout_s == Settings().queue_timeout_s
 
 
 def test_a_cache_of_the_hub_is_shared_by_its_volume() -> None:
