@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import io
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -76,8 +77,9 @@ def _decoded(message: Message, where: str, left_pixels: int) -> tuple[Message, i
 
 
 def as_png(data: bytes, where: str, most_pixels: int = MAX_PIXELS) -> tuple[bytes, int]:
-    """The first frame of the file, without transparency, and its pixels. Raises BadRequest."""
+    """The first frame of the file, upright and without transparency, and its pixels. Raises BadRequest."""
     from PIL import Image as Picture  # only who sends a picture pays for it
+    from PIL import ImageOps
 
     Picture.MAX_IMAGE_PIXELS = None  # its own limit; ours is below it, and says both sizes
     kinds = ", ".join(FORMATS)
@@ -86,8 +88,10 @@ def as_png(data: bytes, where: str, most_pixels: int = MAX_PIXELS) -> tuple[byte
             size = picture.width * picture.height
             if size > most_pixels:
                 raise _too_large(f"{picture.width} x {picture.height} pixels", most_pixels, where)
-            flat = Picture.new("RGB", picture.size, "white")
+            with contextlib.suppress(Exception):  # EXIF that can not be read turns nothing
+                ImageOps.exif_transpose(picture, in_place=True)
             colours = picture.convert("RGBA")
+            flat = Picture.new("RGB", colours.size, "white")
             flat.paste(colours, mask=colours.getchannel("A"))
     except BadRequest:
         raise

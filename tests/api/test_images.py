@@ -100,6 +100,22 @@ def test_what_is_transparent_is_white() -> None:
         assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_a_photograph_is_turned_upright() -> None:
+    lying = Image.new("RGB", (16, 8), "white")
+    lying.paste(RED, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the left side is up
+    written = io.BytesIO()
+    lying.save(written, "JPEG", exif=exif, quality=95)
+    made, pixels = as_png(written.getvalue(), "x")
+    with Image.open(io.BytesIO(made)) as picture:
+        assert (picture.size, pixels) == ((8, 16), 128)
+        top, bottom = picture.getpixel((4, 2)), picture.getpixel((4, 13))
+    assert isinstance(top, tuple) and isinstance(bottom, tuple)
+    assert top[1] < 60
+    assert bottom[1] > 230
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG of one bit a pixel, whose rows are all the same."""
 
