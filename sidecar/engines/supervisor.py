@@ -118,8 +118,9 @@ class Supervisor:
         deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
         delay_s = self._delay_s(deaths_at, now)
         if delay_s is None:
+            when = "in ten minutes" if self._was_ready else "before it was ever ready"
             reason = (
-                f"the engine died {len(self._deaths_at)} times in ten minutes, last with exit code "
+                f"the engine died {len(self._deaths_at)} times {when}, last with exit code "
                 f"{death.exit_code} and the words: {death.last_words or 'none'}"
             )
             log.error("giving up: %s", reason)

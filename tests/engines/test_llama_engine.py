@@ -205,7 +205,7 @@ def test_one_that_never_loads_is_given_up_and_the_reason_is_told() -> None:
         async with engine("die", stderr=DAMAGED) as made:
             state = await failed(made)
             assert state.exit_code is None
-            assert "died 3 times in ten minutes, last with exit code 1" in state.reason
+            assert "died 3 times before it was ever ready, last with exit code 1" in state.reason
             assert "missing tensor 'output.weight' (the GGUF is damaged" in state.reason
             with pytest.raises(NotReady, match="can not be served"):
                 await made.price(GenerationRequest("a", "x"))

@@ -147,7 +147,7 @@ def test_a_worker_that_never_loads_is_given_up_and_the_reason_is_told() -> None:
             await until(lambda: isinstance(made.state(), Failed), "given up")
             state = made.state()
             assert isinstance(state, Failed)
-            assert "died 5 times in ten minutes, last with exit code 3" in state.reason
+            assert "died 5 times before it was ever ready, last with exit code 3" in state.reason
             assert "missing tensor 'output.weight'" in state.reason
             with pytest.raises(NotReady, match="can not be served"):
                 await made.price(GenerationRequest("a", "x"))
