@@ -149,7 +149,7 @@ def _warm(argv: Sequence[str]) -> int:
 def _profiles(argv: Sequence[str]) -> int:
     from rich.console import Console
 
-    from sidecar import gpu
+    from sidecar import gpu, room
     from sidecar.explain import machine
     from sidecar.explain_text import show_profiles
     from sidecar.fit import fit
@@ -157,26 +157,26 @@ def _profiles(argv: Sequence[str]) -> int:
     from sidecar.settings import load
 
     settings = load(argv, os.environ)
-    registry, seen = load_registry(settings.profiles_path), gpu.look()
+    registry, seen, memory_mib = load_registry(settings.profiles_path), gpu.look(), room.memory_mib()
     active = registry.select(settings.profile, settings.overrides())
     listed = [*registry.profiles.values()]
     if active.name not in registry.profiles:
         listed.insert(0, active)
-    fits = [(profile, fit(profile, settings, seen)) for profile in listed]
-    show_profiles(Console(highlight=False), fits, active.name, machine(settings, seen))
+    fits = [(profile, fit(profile, settings, seen, memory_mib)) for profile in listed]
+    show_profiles(Console(highlight=False), fits, active.name, machine(settings, seen, memory_mib))
     return 0
 
 
 def _plan(argv: Sequence[str]) -> int:
     from rich.console import Console
 
-    from sidecar import gpu
+    from sidecar import gpu, room
     from sidecar.explain import explain
     from sidecar.explain_text import show_plan
     from sidecar.settings import load
 
     settings = load(_named(argv), os.environ)
-    show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look())))
+    show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look(), room.memory_mib())))
     return 0
 
 

@@ -80,15 +80,18 @@ class Explanation:
     command: Command
 
 
-async def explain(settings: Settings, seen: GpuLook) -> Explanation:
-    """Raises what a start with these settings would raise before it loads anything."""
+async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explanation:
+    """`memory_mib` is all the main memory that we may have.
+
+    Raises what a start with these settings would raise before it loads anything.
+    """
     registry, over = load_registry(settings.profiles_path), settings.overrides()
     written = registry.written(settings.profile, over)
     profile = registry.select(settings.profile, over)
     keys = tuple(_keys(written if written.backend == profile.backend else profile, profile, settings))
     return Explanation(
         profile=profile,
-        fit=fit(profile, settings, seen),
+        fit=fit(profile, settings, seen, memory_mib),
         keys=tuple(row for row in keys if row.value),
         unsaid=tuple(row.name for row in keys if not row.value),
         limits=limits(profile, settings),
@@ -132,10 +135,10 @@ def origin(settings: Settings, field: str) -> str:
     return f"command line {found}" if found.startswith("--") else f"environment {found}"
 
 
-def machine(settings: Settings, seen: GpuLook) -> str:
-    """The cards of this machine, and what may be used of each."""
+def machine(settings: Settings, seen: GpuLook, memory_mib: int) -> str:
+    """The cards of this machine, and what may be used of each; without one, its main memory."""
     if isinstance(seen, GpuUnreadable) or not seen:
-        return "no NVIDIA card here: everything runs on the CPU"
+        return f"no NVIDIA card here: what fits runs on the CPU, in {memory_mib} MiB of main memory"
     cards = ", ".join(f"{card.name} {card.memory_total_bytes // MIB} MiB" for card in seen)
     return f"{cards}; VRAM_BUDGET {settings.vram_budget_mib} MiB on each"
 

@@ -1,4 +1,4 @@
-"""Whether a profile fits the cards of this machine. Pure.
+"""Whether a profile fits the cards of this machine, or its main memory where it uses none. Pure.
 
 A comparison of the profile's own figure (`vram_mib`) with what there is, and no more: what a model
 really takes is planned when its files are known.
@@ -27,13 +27,13 @@ class Fit:
     why: str
 
 
-def fit(profile: Profile, settings: Settings, seen: GpuLook) -> Fit:
-    """Hold the profile to the budget and to each card that it would use."""
+def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
+    """Hold the profile to the budget and to each card that it would use; without one, to `memory_mib`."""
     if isinstance(seen, GpuUnreadable) or not seen:
-        return _without_card(profile, "no card here")
+        return _without_card(profile, settings, memory_mib, "no card here")
     chosen = visible_cards(profile, settings)
     if chosen in ("", "-1"):
-        return _without_card(profile, "told to use no card")
+        return _without_card(profile, settings, memory_mib, "told to use no card")
     if profile.vram_mib is None:
         return Fit("not known", "the profile does not say what it needs (vram_mib)")
     names = _names(profile, chosen)
@@ -74,8 +74,13 @@ def _counted(cards: int) -> str:
     return "1 card" if cards == 1 else f"{cards} cards"
 
 
-def _without_card(profile: Profile, why: str) -> Fit:
+def _without_card(profile: Profile, settings: Settings, memory_mib: int, why: str) -> Fit:
     block = profile.transformers
     if profile.backend == "transformers" and block and block.quantization in ("8bit", "4bit"):
         return Fit("does not fit", f"{block.quantization} loading needs a card")
+    most_mib = memory_mib
+    if profile.backend == "transformers" and settings.memory_budget_mib is not None:
+        most_mib = min(memory_mib, settings.memory_budget_mib)
+    if profile.vram_mib is not None and profile.vram_mib > most_mib:
+        return Fit("does not fit", f"{why}; {profile.vram_mib} of {most_mib} MiB of main memory")
     return Fit("on the CPU", why)

@@ -22,10 +22,10 @@ from typing import IO, NoReturn
 
 import msgspec
 
-from sidecar import errors, weights
+from sidecar import errors, room, weights
 from sidecar.errors import ConfigError, StartError
 from sidecar.transfer import alone
-from sidecar.worker import gptq_plan, messages, room
+from sidecar.worker import gptq_plan, messages
 from sidecar.worker.environment import environment_with
 from sidecar.worker.gptq_plan import Needs
 from sidecar.worker.messages import Log, Progress, Refused

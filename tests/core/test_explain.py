@@ -41,7 +41,7 @@ def typed(*words: str, **environ: str) -> tuple[int, str, str]:
 
 
 def explained(*argv: str, **environ: str) -> Explanation:
-    return asyncio.run(explain(load(argv, environ), NO_CARD))
+    return asyncio.run(explain(load(argv, environ), NO_CARD, 8192))
 
 
 def origins(found: Explanation) -> dict[str, tuple[str, str]]:
@@ -165,8 +165,8 @@ def test_profiles_marks_the_active_one_and_says_what_fits() -> None:
 def test_profiles_on_a_card() -> None:
     settings, registry = load([], {}), load_registry(DEFAULT_REGISTRY)
     console = Console(file=io.StringIO(), width=80, color_system=None, highlight=False)
-    fits = [(profile, fit(profile, settings, (CARD,))) for profile in registry.profiles.values()]
-    show_profiles(console, fits, "embedded", machine(settings, (CARD,)))
+    fits = [(profile, fit(profile, settings, (CARD,), 8192)) for profile in registry.profiles.values()]
+    show_profiles(console, fits, "embedded", machine(settings, (CARD,), 8192))
     assert isinstance(console.file, io.StringIO)
     said = " ".join(console.file.getvalue().split())
     assert "stheno-q4_k_m llamacpp 5.7 GiB fits 5804 of 6077 MiB" in said

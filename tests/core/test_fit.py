@@ -14,6 +14,7 @@ from sidecar.registry import load_registry
 from sidecar.settings import DEFAULT_REGISTRY, load
 
 MIB = 1024**2
+MEMORY_MIB = 16384
 SHIPPED = load_registry(DEFAULT_REGISTRY).profiles
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
@@ -68,41 +69,75 @@ P106, P104, BIG = card(0, 6077), card(1, 8111), card(0, 24576)
         ("deepseek-70b-gguf-atlas", (BIG,), "does not fit", "it wants 4 cards, 1 of them here"),
         ("hermes-3-8b-8bit", (), "does not fit", "8bit loading needs a card"),
         ("stheno-q4_k_m", (), "on the CPU", "no card here"),
+        ("deepseek-70b-gguf-atlas", (), "does not fit", "no card here; 45510 of 16384 MiB of main memory"),
     ],
 )
 def test_the_shipped_profiles_on_cards_of_the_seeds(
     name: str, cards: tuple[GpuReading, ...], verdict: str, why: str
 ) -> None:
-    found = fit(SHIPPED[name], load([], {}), cards)
+    found = fit(SHIPPED[name], load([], {}), cards, MEMORY_MIB)
     assert (found.verdict, found.why) == (verdict, why)
 
 
 def test_the_budget_and_the_profiles_share_are_limits() -> None:
     small = load(["--vram_budget", "4GiB"], {})
-    assert fit(profile(vram_mib=4097), small, (BIG,)).verdict == "does not fit"
-    assert fit(profile(vram_mib=4096), small, (BIG,)).verdict == "fits"
+    assert fit(profile(vram_mib=4097), small, (BIG,), MEMORY_MIB).verdict == "does not fit"
+    assert fit(profile(vram_mib=4096), small, (BIG,), MEMORY_MIB).verdict == "fits"
     half = profile(vram_mib=3039, gpu={"gpu_memory_fraction": 0.5})
-    assert fit(half, load([], {}), (P106,)).why == "3039 of 3038 MiB"
+    assert fit(half, load([], {}), (P106,), MEMORY_MIB).why == "3039 of 3038 MiB"
 
 
 def test_a_model_is_divided_as_it_is_spread() -> None:
     uneven = profile(vram_mib=9000, gpu={"num_gpus": 2}, block={"tensor_split": [1, 2]})
     assert needed_mib(uneven, 2) == (3000, 6000)
-    assert fit(uneven, load([], {}), (P106, P104)).why == "3000 of 6077 MiB on each of 2 cards"
-    assert fit(profile(vram_mib=9000, gpu={"num_gpus": 2}), load([], {}), (P106, P104)).verdict == "fits"
+    assert fit(uneven, load([], {}), (P106, P104), MEMORY_MIB).why == "3000 of 6077 MiB on each of 2 cards"
+    assert (
+        fit(profile(vram_mib=9000, gpu={"num_gpus": 2}), load([], {}), (P106, P104), MEMORY_MIB).verdict
+        == "fits"
+    )
     alone = profile(vram_mib=9000, gpu={"num_gpus": 2}, block={"split_mode": "none"})
-    assert fit(alone, load([], {}), (P106, P104)).verdict == "does not fit"
+    assert fit(alone, load([], {}), (P106, P104), MEMORY_MIB).verdict == "does not fit"
 
 
 def test_the_override_says_which_card_is_looked_at() -> None:
     made = profile(vram_mib=8000)
-    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "1"}), (P106, P104)).verdict == "fits"
-    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "GPU-1a"}), (P106, P104)).verdict == "fits"
-    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "0"}), (P106, P104)).verdict == "does not fit"
-    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "9"}), (P106,)).verdict == "does not fit"
-    assert fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "-1"}), (P106,)).verdict == "on the CPU"
+    assert (
+        fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "1"}), (P106, P104), MEMORY_MIB).verdict
+        == "fits"
+    )
+    assert (
+        fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "GPU-1a"}), (P106, P104), MEMORY_MIB).verdict
+        == "fits"
+    )
+    assert (
+        fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "0"}), (P106, P104), MEMORY_MIB).verdict
+        == "does not fit"
+    )
+    assert (
+        fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "9"}), (P106,), MEMORY_MIB).verdict
+        == "does not fit"
+    )
+    assert (
+        fit(made, load([], {"CUDA_VISIBLE_DEVICES_OVERRIDE": "-1"}), (P106,), MEMORY_MIB).verdict
+        == "on the CPU"
+    )
 
 
 def test_what_nobody_has_said_is_not_known() -> None:
-    assert fit(profile(), load([], {}), (BIG,)).verdict == "not known"
-    assert fit(profile(vram_mib=1), load([], {}), GpuUnreadable("no driver")).verdict == "on the CPU"
+    assert fit(profile(), load([], {}), (BIG,), MEMORY_MIB).verdict == "not known"
+    assert (
+        fit(profile(vram_mib=1), load([], {}), GpuUnreadable("no driver"), MEMORY_MIB).verdict == "on the CPU"
+    )
+
+
+def test_without_a_card_main_memory_is_the_limit() -> None:
+    """MEMORY_BUDGET sizes the transformers engine alone; llama-server does not hear of it."""
+    small = load([], {"MEMORY_BUDGET": "4GiB"})
+    assert fit(profile("transformers", vram_mib=4097), small, (), 8192).verdict == "does not fit"
+    assert fit(profile("transformers", vram_mib=4096), small, (), 8192).verdict == "on the CPU"
+    assert fit(profile("llamacpp", vram_mib=4097), small, (), 8192).verdict == "on the CPU"
+    for backend in ("llamacpp", "transformers"):
+        assert fit(profile(backend, vram_mib=8193), load([], {}), (), 8192).verdict == "does not fit"
+    told = load([], {"DEVICE": "cpu"})
+    found = fit(profile(vram_mib=8193), told, (BIG,), 8192)
+    assert found.why == "told to use no card; 8193 of 8192 MiB of main memory"

@@ -70,7 +70,7 @@ def plan(folder: Path, fields: dict[str, Any]) -> Explanation:
     path = folder / "profiles.yaml"
     path.write_text(yaml.safe_dump({"profiles": {NAME: fields}}))
     settings = load(["--profile", NAME, "--profiles_config", str(path)], {})
-    return asyncio.run(explain(settings, CARDS))
+    return asyncio.run(explain(settings, CARDS, 8192))
 
 
 def changed(key: str, value: Any = None) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sidecar import room
 from sidecar.transfer import alone
-from sidecar.worker import calibration, load, room
+from sidecar.worker import calibration, load
 from sidecar.worker.model import Model
 from tests.engines import tiny
 from tests.engines.conftest import config
@@ -325,9 +326,12 @@ def test_the_rows_go_through_the_models_template() -> None:
 def test_what_a_container_may_take_is_what_its_limit_leaves(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n")
     assert room.free_memory_mib(tmp_path, tmp_path / "none") == 4096
+    assert room.memory_mib(tmp_path, tmp_path / "none") == 8192
     for name, text in (("max", "1073741824\n"), ("current", "536870912\n")):
         (tmp_path / f"memory.{name}").write_text(text)
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 104857600\n")
     assert room.free_memory_mib(tmp_path, tmp_path) == 512 + 100
+    assert room.memory_mib(tmp_path, tmp_path) == 1024
     (tmp_path / "memory.max").write_text("max\n")
     assert room.free_memory_mib(tmp_path, tmp_path) == 4096
+    assert room.memory_mib(tmp_path, tmp_path) == 8192
