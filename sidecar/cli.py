@@ -36,7 +36,7 @@ usage: llm-sidecar COMMAND [flags]
   doctor     what is here, what is missing, and what to do about it
 
 Every other command takes the flags of the server: llm-sidecar serve --help
-A name after plan, download and check is the profile: llm-sidecar plan hermes-3-8b-gptq
+plan, download and check take the profile's NAME: llm-sidecar plan hermes-3-8b-gptq
 """
 
 
@@ -62,7 +62,7 @@ def run(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str])
         code = _guarded(name, command, argv)
     except KeyboardInterrupt:
         return 0
-    if command is serve and code in LASTING and _restarted_at_once():
+    if command in (serve, _serve) and code in LASTING and _restarted_at_once():
         _pause()
     return code
 
@@ -82,18 +82,26 @@ def _guarded(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[
 
 
 def serve(argv: Sequence[str]) -> int:
-    """Serve until a signal comes."""
+    """Serve until a signal comes, as `server.py`."""
+    return _served(argv, "server.py")
+
+
+def _serve(argv: Sequence[str]) -> int:
+    return _served(argv, "llm-sidecar serve")
+
+
+def _served(argv: Sequence[str], prog: str) -> int:
     from sidecar.serve import serve as serve_until_told
     from sidecar.settings import load
 
-    return serve_until_told(load(argv, os.environ))
+    return serve_until_told(load(argv, os.environ, prog))
 
 
 def _download(argv: Sequence[str]) -> int:
     from sidecar import file_check
     from sidecar.progress import shown
 
-    profile, settings = _chosen(argv)
+    profile, settings = _chosen(argv, "llm-sidecar download")
     with shown(print) as show:
         said = file_check.download(profile, settings.cache_dir, partial(show, "download"))
     print(said)
@@ -104,25 +112,20 @@ def _check(argv: Sequence[str]) -> int:
     from sidecar import file_check
     from sidecar.progress import shown
 
-    profile, settings = _chosen(argv)
+    profile, settings = _chosen(argv, "llm-sidecar check")
     with shown(print) as show:
         lines = list(file_check.check(profile, settings.cache_dir, partial(show, "check")))
     print(*lines, sep="\n")
     return 0
 
 
-def _chosen(argv: Sequence[str]) -> tuple[Profile, Settings]:
+def _chosen(argv: Sequence[str], prog: str) -> tuple[Profile, Settings]:
     """The profile that the arguments name, as it would be served."""
     from sidecar.registry import load_registry
     from sidecar.settings import load
 
-    settings = load(_named(argv), os.environ)
+    settings = load(argv, os.environ, prog, takes_name=True)
     return load_registry(settings.profiles_path).select(settings.profile, settings.overrides()), settings
-
-
-def _named(argv: Sequence[str]) -> Sequence[str]:
-    """The arguments, where the first may be the name of a profile."""
-    return ("--profile", *argv) if argv and not argv[0].startswith("-") else argv
 
 
 def _quantize(argv: Sequence[str]) -> int:
@@ -138,7 +141,7 @@ def _warm(argv: Sequence[str]) -> int:
     from sidecar.settings import load
 
     with shown(print) as show:
-        state = asyncio.run(warm(load(argv, os.environ), show))
+        state = asyncio.run(warm(load(argv, os.environ, "llm-sidecar warm"), show))
     if isinstance(state, Failed):
         print(f"The model could not be loaded: {state.reason}", file=sys.stderr)
         return state.exit_code or 1
@@ -156,7 +159,7 @@ def _profiles(argv: Sequence[str]) -> int:
     from sidecar.registry import load_registry
     from sidecar.settings import load
 
-    settings = load(argv, os.environ)
+    settings = load(argv, os.environ, "llm-sidecar profiles")
     registry, seen, memory_mib = load_registry(settings.profiles_path), gpu.look(), room.memory_mib()
     active = registry.select(settings.profile, settings.overrides())
     listed = [*registry.profiles.values()]
@@ -175,7 +178,7 @@ def _plan(argv: Sequence[str]) -> int:
     from sidecar.explain_text import show_plan
     from sidecar.settings import load
 
-    settings = load(_named(argv), os.environ)
+    settings = load(argv, os.environ, "llm-sidecar plan", takes_name=True)
     show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look(), room.memory_mib())))
     return 0
 
@@ -184,7 +187,7 @@ def _doctor(argv: Sequence[str]) -> int:
     from sidecar.doctor import examine, show
     from sidecar.settings import load
 
-    findings = examine(load(argv, os.environ), in_container=_in_container())
+    findings = examine(load(argv, os.environ, "llm-sidecar doctor"), in_container=_in_container())
     print(show(findings), end="")
     return 1 if any(finding.level == "failure" for finding in findings) else 0
 
@@ -212,7 +215,7 @@ def _pause() -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "serve": serve,
+    "serve": _serve,
     "download": _download,
     "check": _check,
     "quantize": _quantize,

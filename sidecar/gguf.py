@@ -136,7 +136,7 @@ def check(path: Path) -> GgufHeader:
         raise WeightsMissing(
             f"{path.parent} lacks {', '.join(missing[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            + "; fetch what is missing into the same folder."
+            + "; `llm-sidecar download NAME` fetches it, or put it there yourself."
         )
     headers = [_check_one(part) for part in parts]
     if headers[0].part_count != len(parts):

@@ -85,10 +85,21 @@ class Settings:
         )
 
 
-def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """All sources, in order. ConfigError for the environment; exit 64 for the command line."""
-    parser = _parser()
+def load(
+    argv: Sequence[str], environ: Mapping[str, str], prog: str = "server.py", *, takes_name: bool = False
+) -> Settings:
+    """All sources, in order. ConfigError for the environment; exit 64 for the command line.
+
+    `prog` is what help and errors call the program; with `takes_name` an argument may be the profile.
+    """
+    parser = _parser(prog, takes_name)
     flags = vars(parser.parse_args(argv))
+    if name := flags.pop("name", None):
+        if flags["profile"] not in (None, name):
+            parser.error(
+                f"{_shown(name)} and --profile {_shown(flags['profile'])} are two profiles; name one"
+            )
+        flags["profile"] = name
     given: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for row in TABLE:
@@ -157,14 +168,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help lists the flags)\n")
 
 
-def _parser() -> _Parser:
+def _parser(prog: str, takes_name: bool) -> _Parser:
     parser = _Parser(
-        prog="server.py",
-        description="Serve one language model beside your application.",
+        prog=prog,
+        description=None if takes_name else "Serve one language model beside your application.",
         epilog="Each flag has an environment variable, named in brackets; the flag wins.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
+    if takes_name:
+        parser.add_argument("name", metavar="NAME", nargs="?", help="The profile, as --profile says it.")
     for row in TABLE:
         if row.flag is None:
             continue

@@ -45,6 +45,25 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_goes_by_the_name_that_was_typed(command: str) -> None:
+    code, said, _ = typed(command, "--help")
+    assert (code, said.startswith(f"usage: llm-sidecar {command} ")) == (0, True)
+    assert ("NAME" in said.split()) == (command in ("plan", "download", "check"))
+    code, _, said = typed(command, "--fly")
+    assert (code, said.startswith(f"llm-sidecar {command}: ")) == (64, True)
+
+
+def test_a_profile_is_named_before_the_flags_or_after_them(tmp_path: Path) -> None:
+    place = f"--cache_dir={tmp_path}"
+    for words in ([place, "stheno-q4_k_m"], ["stheno-q4_k_m", place]):
+        code, _, said = typed("check", *words)
+        assert (code, "stheno-q4_k_m" in said or "`llm-sidecar download NAME`" in said) == (66, True)
+    code, _, said = typed("check", "stheno-q4_k_m", "--profile", "embedded")
+    assert (code, said.count("\n")) == (64, 1)
+    assert "are two profiles; name one" in said
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_a_bad_value_is_one_line_and_78(command: str) -> None:
     code, _, said = typed(command, VRAM_BUDGET="11")
     assert (code, said.count("\n")) == (78, 1)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from sidecar.explain import Command, Explanation, explain, machine
-from sidecar.explain_text import command_lines, show_plan, show_profiles
+from sidecar.explain_text import command_lines, gib, show_plan, show_profiles
 from sidecar.fit import fit
 from sidecar.gpu import GpuReading, GpuUnreadable
 from sidecar.registry import load_registry
@@ -172,6 +172,12 @@ def test_profiles_on_a_card() -> None:
     assert "stheno-q4_k_m llamacpp 5.7 GiB fits 5804 of 6077 MiB" in said
     assert "stheno-q6_k llamacpp 7.2 GiB does not fit 7403 of 6077 MiB" in said
     assert said.endswith("P106-100 6077 MiB; VRAM_BUDGET 10752 MiB on each")
+
+
+def test_a_profile_is_described_with_the_figure_that_profiles_prints() -> None:
+    for profile in load_registry(DEFAULT_REGISTRY).profiles.values():
+        assert profile.vram_mib is not None
+        assert f" {gib(profile.vram_mib)} " in profile.description.replace(",", " ")
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_split_model_needs_all_of_its_parts(parts: Callable[[int, int], Path])
     first = parts(3, 3)
     assert gguf.check(first).part_count == 3
     (first.parent / "m-00002-of-00003.gguf").unlink()
-    with pytest.raises(WeightsMissing, match=r"lacks m-00002-of-00003\.gguf"):
+    with pytest.raises(WeightsMissing, match=r"lacks m-00002-of-00003\.gguf; `llm-sidecar download NAME`"):
         gguf.check(first)
 
 
