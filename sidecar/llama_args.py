@@ -7,13 +7,12 @@ by itself, and else refused by name before anything is started.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import ConfigError
-from sidecar.llama_denied import refusal
+from sidecar.llama_extra import extra_words
 from sidecar.llama_flags import LlamaFlags
 from sidecar.profiles import LlamaCpp, Profile
 
@@ -68,7 +67,7 @@ def llama_args(
         *_memory(block, flags),
     )
     said = [word for wish in wishes for word in _said(wish, profile, flags)]
-    return (*said, *_extra(block.extra_args, profile, flags))
+    return (*said, *extra_words(block.extra_args, profile, flags))
 
 
 def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
@@ -204,28 +203,3 @@ def _said(wish: _Wish, profile: Profile, flags: LlamaFlags | None) -> Words:
         f"profile {profile.name}: {wish.key} needs {known}, which this llama-server ({flags.version}) does "
         "not have; remove the key, or take another build (LLAMA_SERVER_PATH)"
     )
-
-
-def _extra(words: Sequence[str], profile: Profile, flags: LlamaFlags | None) -> Words:
-    """The profile's own words, if each flag among them is known and is nobody else's business."""
-    if words and not _is_flag(words[0]):
-        raise _refused(profile, words[0], "the first word of extra_args must be a flag")
-    for word in filter(_is_flag, words):
-        name = word.partition("=")[0]
-        # llama-server reads underscores of long flags as dashes.
-        name = name.replace("_", "-") if name.startswith("--") else name
-        spellings = flags.spellings(name) if flags else (name,)
-        if why := refusal(spellings):
-            raise _refused(profile, word, why)
-        if flags is not None and not flags.knows(name):
-            raise _refused(profile, word, f"this llama-server ({flags.version}) does not have it")
-    return tuple(words)
-
-
-def _is_flag(word: str) -> bool:
-    return re.match(r"-{1,2}[A-Za-z]", word) is not None
-
-
-def _refused(profile: Profile, word: str, why: str) -> ConfigError:
-    shown = repr(word if len(word) <= 64 else word[:64] + "...")
-    return ConfigError(f"profile {profile.name}: llamacpp.extra_args: {shown} is not accepted: {why}")

@@ -1,7 +1,7 @@
 """What `extra_args` may not say to llama-server, and why. Pure.
 
-The argument is one for tuning. Whatever opens a door, fetches or writes files, runs programs, or is
-decided elsewhere is refused, in every spelling that any build has had.
+The argument is one for tuning. Whatever opens a door, fetches or writes files, runs programs, shapes
+every answer unasked, or is decided elsewhere is refused, in every spelling that any build has had.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ _WRITE = "it would let llama-server write files or show prompts"
 _RUN = "it would let llama-server reach programs, tools or other machines"
 _LOOK = "llama-server would answer this and end"
 _SURE = "the engine counts on its own value"
+_ASKED = "each request says this itself"
 
 _BY_REASON: dict[str, str] = {
     _DOORS: """--host --port --reuse-port --api-key --api-key-file --api-prefix --ssl-key-file
@@ -38,7 +39,18 @@ _BY_REASON: dict[str, str] = {
         --print-config""",
     _SURE: """--cache-ram -cram --context-shift --no-context-shift --kv-unified -kvu --no-kv-unified
         -no-kvu --kv-unified-per-slot --fit -fit --fit-target -fitt --fit-ctx -fitc --special -sp
-        --jinja --no-jinja --device -dev --cont-batching -cb --no-cont-batching -nocb""",
+        --jinja --no-jinja --device -dev --cont-batching -cb --no-cont-batching -nocb
+        --prefill-assistant --no-prefill-assistant --sse-ping-interval --timeout -to --rerank --reranking
+        --reasoning-format --skip-chat-parsing --no-skip-chat-parsing --backend-sampling -bs
+        --cache-prompt --no-cache-prompt""",
+    _ASKED: """--predict --n-predict -n --keep --reverse-prompt -r --prompt -p --file -f --binary-file -bf
+        --system-prompt-file -spf --grammar --grammar-file --json-schema -j --json-schema-file -jf
+        --samplers --sampler-seq --sampling-seq --seed -s --ignore-eos --logit-bias -l
+        --temp --temperature --top-k --top-p --min-p --top-nsigma --top-n-sigma --typical --typical-p --tfs
+        --xtc-probability --xtc-threshold --repeat-last-n --repeat-penalty --presence-penalty
+        --frequency-penalty --penalize-nl --no-penalize-nl --dry-multiplier --dry-base --dry-allowed-length
+        --dry-penalty-last-n --dry-sequence-breaker --adaptive-target --adaptive-decay --dynatemp-range
+        --dynatemp-exp --mirostat --mirostat-lr --mirostat-ent""",
 }
 _BY_KEY = {
     "ctx_size": "--ctx-size -c",

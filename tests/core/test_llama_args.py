@@ -88,7 +88,13 @@ def test_the_same_profile_on_a_build_of_early_2024() -> None:
         ({"ubatch_size": 256}, NEW, "--batch-size 512 --ubatch-size 256"),
         ({"chat_template_file": "/t.jinja"}, NEW, "--chat-template-file /t.jinja"),
         ({"extra_args": ["--rope-scaling", "yarn"]}, NEW, "--rope-scaling yarn"),
-        ({"extra_args": ["--seed", "-1"]}, NEW, "--seed -1"),
+        ({"extra_args": ["--threads-http", "-1"]}, NEW, "--threads-http -1"),
+        ({"extra_args": ["--swa_full", "--lora", "/x"]}, NEW, "--swa_full --lora /x"),
+        (
+            {"extra_args": ["--control-vector-layer-range", "1", "-1"]},
+            NEW,
+            "--control-vector-layer-range 1 -1",
+        ),
     ],
 )
 def test_keys_and_what_they_become(block: dict[str, Any], flags: LlamaFlags, said: str) -> None:
@@ -171,7 +177,11 @@ def test_a_binary_that_can_not_be_asked_is_told_in_the_newest_words() -> None:
 @pytest.mark.parametrize("spelling", sorted(DENIED))
 def test_extra_args_may_not_say(spelling: str) -> None:
     value = f"{spelling}=x" if spelling.startswith("--") else spelling
-    for words in ([spelling], ["--seed", "1", value], [spelling.replace("-", "_").replace("__", "--", 1)]):
+    for words in (
+        [spelling],
+        ["--numa", "isolate", value],
+        [spelling.replace("-", "_").replace("__", "--", 1)],
+    ):
         if not words[-1].startswith("_"):
             said = refused(profile({"extra_args": words}), None)
             assert repr(words[-1]) in said
@@ -187,7 +197,17 @@ def test_extra_args_may_not_say(spelling: str) -> None:
         (["--a-new-model-default"], "fetch files"),
         (["--api_key", "x"], "who gets in"),
         (["--no-such-flag"], f"this llama-server ({VERSION}) does not have it"),
-        (["value", "--seed", "1"], "must be a flag"),
+        (["value", "--numa", "isolate"], "must be a flag"),
+        (["--lora=/x"], "write the flag and its value as two words"),
+        (["--temp=0"], "each request says this itself"),
+        (["-r", "stop"], "each request says this itself"),
+        (["--grammar-file", "/g"], "each request says this itself"),
+        (["--prefill-assistant"], "the engine counts on its own value"),
+        (["--numa"], "'--numa' is not accepted: its value is missing: it takes 1, and has 0"),
+        (["--numa", "--swa-full"], "its value is missing"),
+        (["--control-vector-layer-range", "1"], "it takes 2, and has 1"),
+        (["--swa-full", "yes"], "'yes' is not accepted: --swa-full before it takes no value"),
+        (["--lora", "/x", "/y"], "'/y' is not accepted: --lora before it takes 1 value"),
     ],
 )
 def test_why_extra_args_are_refused(words: list[str], why: str) -> None:
@@ -209,6 +229,44 @@ def test_every_flag_of_the_real_build_that_opens_a_door_is_denied() -> None:
     for spelling in said:
         assert NEW.knows(spelling)
         assert "is not accepted" in refused(profile({"extra_args": [spelling, "x"]}))
+
+
+def test_every_sampling_flag_of_the_real_build_is_denied() -> None:
+    text = (HELP / "build-11669.txt").read_text()
+    section = text.partition("----- sampling params -----")[2].partition("\n----- ")[0]
+    sampling = parse_help(section).by_spelling
+    assert len(sampling) > 40
+    for spelling in (*sampling, "--predict", "--reverse-prompt", "--reasoning-format", "--rerank"):
+        assert NEW.knows(spelling)
+        assert "is not accepted" in refused(profile({"extra_args": [spelling, "1"]}), None)
+
+
+SOME = {"threads": 2, "batch_size": 64, "n_gpu_layers": 3, "flash_attn": "on", "mlock": True, "mmap": False}
+MORE = SOME | {"threads_batch": 2, "ubatch_size": 64, "split_mode": "row", "main_gpu": 0, "pooling": "mean"}
+MORE |= {"cache_type_k": "q8_0", "cache_type_v": "q8_0", "chat_template_file": "/t", "tensor_split": [1, 1]}
+OFFERS = {"supports_tools": True, "supports_embeddings": True, "supports_vision": True}
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize(
+    ("made", "flags"),
+    [
+        (profile(SOME), EARLY),
+        (profile(SOME | {"mlock": False, "mmap": None}), MID),
+        (profile(MORE | {"cpu_moe": True, "mmproj_filename": "p.gguf"}, {"num_gpus": 2}, **OFFERS), NEW),
+        (profile(MORE | {"n_cpu_moe": 3, "mmproj_filename": "p.gguf"}, {"num_gpus": 2}, **OFFERS), None),
+    ],
+)
+def test_what_the_sidecar_says_is_not_said_again(
+    made: Profile, flags: LlamaFlags | None, on_gpu: bool
+) -> None:
+    """The last word would win: every flag of every line is denied, in each build's spelling."""
+    files = LlamaFiles(FILES.model, Path("/m/p.gguf") if made.supports_vision else None)
+    words = llama_args(made, files, flags, port=1, on_gpu=on_gpu)
+    said = {word for word in words if word.startswith("-")}
+    assert "--port" in said
+    for word in sorted(said):
+        assert "is not accepted" in refused(profile({"extra_args": [word]}), None)
 
 
 blocks = st.fixed_dictionaries(
@@ -250,7 +308,10 @@ def test_whatever_a_build_knows_it_is_told_nothing_else(
     assert int(told["--ctx-size"]) == made.context * int(told["--parallel"])
 
 
-@given(st.lists(st.sampled_from([*DENIED, "--seed", "1", "--temp", "--temp=1", "--lora", "x"]), max_size=6))
+mixed = [*DENIED, "--numa", "1", "--swa-full", "--lora", "--lora=1", "x"]
+
+
+@given(st.lists(st.sampled_from(mixed) | st.sampled_from(mixed[-6:]), max_size=6))
 def test_no_mixture_of_extra_args_smuggles_a_denied_flag(words: list[str]) -> None:
     try:
         said = llama_args(profile({"extra_args": words}), FILES, NEW, port=1, on_gpu=True)
@@ -258,3 +319,5 @@ def test_no_mixture_of_extra_args_smuggles_a_denied_flag(words: list[str]) -> No
         return
     assert not set(words) & set(DENIED)
     assert said[len(said) - len(words) :] == tuple(words)
+    switches = words.count("--swa-full")
+    assert len(words) == switches + 2 * (words.count("--numa") + words.count("--lora"))
