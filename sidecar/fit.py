@@ -11,6 +11,7 @@ from math import ceil
 from typing import Literal
 
 from sidecar.budget import MIB
+from sidecar.errors import ConfigError
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable
 from sidecar.pinning import visible_cards
 from sidecar.profiles import Profile
@@ -21,10 +22,11 @@ Verdict = Literal["fits", "does not fit", "on the CPU", "not known"]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The verdict, and the figures that it stands on."""
+    """The verdict, and the figures that it stands on. `over_mib` is what one card would lack."""
 
     verdict: Verdict
     why: str
+    over_mib: int = 0
 
 
 def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
@@ -35,7 +37,7 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
     if chosen in ("", "-1"):
         return _without_card(profile, settings, memory_mib, "told to use no card")
     if profile.vram_mib is None:
-        return Fit("not known", "the profile does not say what it needs (vram_mib)")
+        return Fit("not known", "nobody has said what it needs as it is served (vram_mib)")
     names = _names(profile, chosen)
     cards = [card for name in names for card in seen if name == str(card.index) or card.uuid.startswith(name)]
     if len(cards) < len(names):
@@ -45,8 +47,18 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
     each = "" if len(cards) == 1 else f" on each of {_counted(len(cards))}"
     for need, limit in zip(needed, limits, strict=True):
         if need > limit:
-            return Fit("does not fit", f"{need} of {limit} MiB{each}")
+            return Fit("does not fit", f"{need} of {limit} MiB{each}", need - limit)
     return Fit("fits", f"{needed[0]} of {limits[0]} MiB{each}")
+
+
+def check_fit(profile: Profile, found: Fit) -> None:
+    """Raises ConfigError where the profile's own figure is more than a card may give."""
+    if found.over_mib:
+        raise ConfigError(
+            f"profile {profile.name}: vram_mib {profile.vram_mib} does not fit: {found.why}, "
+            f"{found.over_mib} MiB too many for VRAM_BUDGET and gpu.gpu_memory_fraction; raise those if the card "
+            "has more, take another profile, or ask for less of this one (N_CTX, N_GPU_LAYERS, LLAMACPP_PARALLEL_OVERRIDE)"
+        )
 
 
 def limit_mib(profile: Profile, budget_mib: int, card: GpuReading) -> int:

@@ -112,7 +112,18 @@ def _llamacpp(profile: Profile, over: Overrides) -> Profile:
         "batch_size": over.batch_size,
     }
     found = _updated(profile, over, block)
+    if _is_less(found, profile):
+        found = found.model_copy(update={"vram_mib": None})
     return found if over.model is None else _with_file(found, over)
+
+
+def _is_less(now: Profile, written: Profile) -> bool:
+    """Whether it needs less of the cards than is written: nobody has said how much that is."""
+    assert now.llamacpp is not None
+    assert written.llamacpp is not None
+    layers, before = now.llamacpp.n_gpu_layers, written.llamacpp.n_gpu_layers
+    fewer_layers = layers not in (None, -1) and (before in (None, -1) or layers < before)
+    return fewer_layers or now.context < written.context or now.slots < written.slots
 
 
 def _with_file(profile: Profile, over: Overrides) -> Profile:

@@ -8,7 +8,9 @@ from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
+from sidecar.fit import fit
 from sidecar.generation import Engine
+from sidecar.gpu import look
 from sidecar.pinning import child_environment
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
@@ -31,6 +33,7 @@ def llama_launch(profile: Profile, settings: Settings) -> Launch:
         fetch=fetching.Job(profile.llamacpp, settings.cache_dir),
         wanted_device=settings.device,
         environment=child_environment(profile, settings),
+        fit=lambda: fit(profile, settings, look()),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from sidecar import gguf_vocabulary
 from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_boot import inherited
+from sidecar.fit import Fit, check_fit
 from sidecar.generation import EngineStats
 from sidecar.gguf_vocabulary import Vocabulary
 from sidecar.llama_args import LlamaFiles, llama_args
@@ -23,13 +24,17 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Launch:
-    """One profile's llama-server. `wanted_device` is auto, cpu, cuda or cuda:N."""
+    """One profile's llama-server. `wanted_device` is auto, cpu, cuda or cuda:N.
+
+    `fit` looks at the cards and says whether the profile fits; it may block.
+    """
 
     profile: Profile
     binary: str
     fetch: fetching.Job
     wanted_device: str = "auto"
     environment: Mapping[str, str] = field(default_factory=dict)
+    fit: Callable[[], Fit] | None = None
     device: str = "cpu"
     about: tuple[tuple[str, str], ...] = ()
     _vocabulary: Vocabulary | None = None
@@ -72,6 +77,8 @@ class Launch:
         on_gpu = self.wanted_device != "cpu" and bool(binary.devices)
         command = _command(self.profile, files, binary, on_gpu)
         command(0)  # what this build does not take is said now
+        if on_gpu and self.fit is not None:
+            check_fit(self.profile, await asyncio.to_thread(self.fit))
         self.device = "cuda" if on_gpu else "cpu"
         self.about = (
             ("engine", f"llama-server {binary.flags.version}".strip()),

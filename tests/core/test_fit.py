@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.fit import fit, needed_mib
+from sidecar.errors import ConfigError
+from sidecar.fit import check_fit, fit, needed_mib
 from sidecar.gpu import GpuReading, GpuUnreadable
 from sidecar.pinning import child_environment
 from sidecar.profiles import Profile
@@ -85,6 +86,21 @@ def test_the_budget_and_the_profiles_share_are_limits() -> None:
     assert fit(profile(vram_mib=4096), small, (BIG,), MEMORY_MIB).verdict == "fits"
     half = profile(vram_mib=3039, gpu={"gpu_memory_fraction": 0.5})
     assert fit(half, load([], {}), (P106,), MEMORY_MIB).why == "3039 of 3038 MiB"
+
+
+def test_only_a_figure_that_is_too_large_is_refused() -> None:
+    one, two = load(["--vram_budget", "4GiB"], {}), profile(vram_mib=4000, gpu={"num_gpus": 2})
+    with pytest.raises(
+        ConfigError, match=r"profile p: vram_mib 4097 does not fit: 4097 of 4096 MiB, 1 MiB too"
+    ):
+        check_fit(profile(vram_mib=4097), fit(profile(vram_mib=4097), one, (BIG,)))
+    for made, seen in (
+        (profile(vram_mib=4096), (BIG,)),
+        (profile(), (BIG,)),
+        (profile(vram_mib=4097), GpuUnreadable("no driver")),
+        (two, (BIG,)),  # llama-server takes the cards that there are
+    ):
+        check_fit(made, fit(made, one, seen))
 
 
 def test_a_model_is_divided_as_it_is_spread() -> None:

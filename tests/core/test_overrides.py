@@ -52,6 +52,22 @@ def test_a_larger_context_and_more_slots_are_not_held_down_by_the_profiles_limit
     assert (found.context, found.slots) == (16384, 3)
 
 
+@pytest.mark.parametrize(
+    ("over", "vram_mib"),
+    [
+        (Overrides(), 5),
+        (Overrides(context=8192, parallel=4, n_gpu_layers=-1, threads=1), 5),
+        (Overrides(n_gpu_layers=40), 5),
+        (Overrides(context=1024), None),
+        (Overrides(parallel=1), None),
+        (Overrides(n_gpu_layers=4), None),
+    ],
+)
+def test_what_is_asked_to_be_less_needs_nobody_knows_how_much(over: Overrides, vram_mib: int | None) -> None:
+    found = overridden(gguf({"ctx_size": 4096, "parallel": 2, "n_gpu_layers": 30}), over)
+    assert found.vram_mib == vram_mib
+
+
 def test_a_limit_below_the_context_counts() -> None:
     limits = {"max_model_len": 1024, "max_concurrent_requests": 2}
     found = gguf({"ctx_size": 4096, "parallel": 8}, gpu=limits)

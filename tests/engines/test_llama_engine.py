@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,7 @@ from sidecar.errors import (
     NotReady,
     SidecarError,
 )
+from sidecar.fit import fit
 from sidecar.generation import (
     Delta,
     Done,
@@ -33,6 +36,8 @@ from sidecar.generation import (
     Ready,
     Started,
 )
+from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable
+from sidecar.settings import load
 from tests.engines.llama.driving import (
     LONG,
     alive,
@@ -426,6 +431,40 @@ def test_a_program_that_can_not_serve_is_final_at_once(binary: str, script: str,
         async with engine(script, binary=binary or None) as made:
             state = await failed(made)
             assert text in state.reason
+            assert state.exit_code == 78
+        assert children() == []
+
+    run(test)
+
+
+CARD = GpuReading(0, "card", "GPU-0", 0, 6077 << 20, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "device", "seen", "served"),
+    [
+        ("card", "auto", (CARD,), False),
+        ("card", "cpu", (CARD,), True),
+        ("", "auto", (CARD,), True),
+        ("card", "auto", GpuUnreadable("no driver"), True),
+        ("card", "auto", (replace(CARD, memory_total_bytes=24 << 30),), True),
+    ],
+)
+def test_a_profile_that_does_not_fit_its_card_is_not_started(
+    script: str, device: str, seen: GpuLook, served: bool
+) -> None:
+    made_for_more = profile().model_copy(update={"vram_mib": 6078})
+    settings = load([], {})
+
+    async def test() -> None:
+        look = functools.partial(fit, made_for_more, settings, seen)
+        async with engine(script, served=made_for_more, device=device, fit=look) as made:
+            if served:
+                await ready(made)
+                return
+            state = await failed(made)
+            assert "6078 of 6077 MiB" in state.reason
+            assert "VRAM_BUDGET" in state.reason
             assert state.exit_code == 78
         assert children() == []
 

@@ -17,6 +17,7 @@ import psutil
 from sidecar.engines.fetching import Job
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
+from sidecar.fit import Fit
 from sidecar.generation import Delta, Event, Failed, GenerationRequest, Ready, Sampling, Started
 from sidecar.profiles import Profile
 
@@ -49,13 +50,15 @@ async def engine(
     stderr: str = "",
     served: Profile | None = None,
     lives: int = 3,
+    device: str = "cpu",
+    fit: Callable[[], Fit] | None = None,
 ) -> AsyncIterator[LlamaServerEngine]:
     """Started; restarts come at once, until it has died `lives` times."""
     served = served or profile()
     assert served.llamacpp is not None
     launch = Launch(
-        served, binary or fake(), Job(served.llamacpp), "cpu",
-        {"FAKE_LLAMA": " ".join(script), "FAKE_LLAMA_STDERR": stderr},
+        served, binary or fake(), Job(served.llamacpp), device,
+        {"FAKE_LLAMA": " ".join(script), "FAKE_LLAMA_STDERR": stderr}, fit,
     )  # fmt: skip
     made = LlamaServerEngine(launch, stall_s, lambda deaths, _: 0.01 if len(deaths) < lives else None)
     await made.start()
