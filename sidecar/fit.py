@@ -56,8 +56,9 @@ def check_fit(profile: Profile, found: Fit) -> None:
     if found.over_mib:
         raise ConfigError(
             f"profile {profile.name}: vram_mib {profile.vram_mib} does not fit: {found.why}, "
-            f"{found.over_mib} MiB too many for VRAM_BUDGET and gpu.gpu_memory_fraction; raise those if the card "
-            "has more, take another profile, or ask for less of this one (N_CTX, N_GPU_LAYERS, LLAMACPP_PARALLEL_OVERRIDE)"
+            f"{found.over_mib} MiB too many for VRAM_BUDGET and gpu.gpu_memory_fraction; raise those if the "
+            "card has more, take another profile, or ask for less of this one (N_CTX, N_GPU_LAYERS, "
+            "LLAMACPP_PARALLEL_OVERRIDE)"
         )
 
 

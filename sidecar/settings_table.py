@@ -107,7 +107,7 @@ TABLE: tuple[Setting, ...] = (
         ("THREADS", "N_THREADS", "LLAMACPP_THREADS_OVERRIDE"),
         whole(1, 1024),
         "a number from 1 to 1024",
-        "Threads of the model on a CPU. When not set: transformers one fewer than cores, llama-server its own.",
+        "Threads of the model on a CPU. Not set: one fewer than the cores; llama-server's own choice.",
         "threads",
     ),
     Setting(

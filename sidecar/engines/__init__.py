@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sidecar import room
 from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
@@ -33,7 +34,7 @@ def llama_launch(profile: Profile, settings: Settings) -> Launch:
         fetch=fetching.Job(profile.llamacpp, settings.cache_dir),
         wanted_device=settings.device,
         environment=child_environment(profile, settings),
-        fit=lambda: fit(profile, settings, look()),
+        fit=lambda: fit(profile, settings, look(), room.memory_mib()),
     )
 
 

@@ -93,14 +93,14 @@ def test_only_a_figure_that_is_too_large_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"profile p: vram_mib 4097 does not fit: 4097 of 4096 MiB, 1 MiB too"
     ):
-        check_fit(profile(vram_mib=4097), fit(profile(vram_mib=4097), one, (BIG,)))
+        check_fit(profile(vram_mib=4097), fit(profile(vram_mib=4097), one, (BIG,), MEMORY_MIB))
     for made, seen in (
         (profile(vram_mib=4096), (BIG,)),
         (profile(), (BIG,)),
         (profile(vram_mib=4097), GpuUnreadable("no driver")),
         (two, (BIG,)),  # llama-server takes the cards that there are
     ):
-        check_fit(made, fit(made, one, seen))
+        check_fit(made, fit(made, one, seen, MEMORY_MIB))
 
 
 def test_a_model_is_divided_as_it_is_spread() -> None:
