@@ -59,11 +59,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How the child is started. `notes` say what the line itself can not."""
+    """How the child is started. `notes` say what the line itself can not; `on_gpu` None is not known."""
 
     environment: Mapping[str, str]
     words: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    on_gpu: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explana
     written = registry.written(settings.profile, over)
     profile = registry.select(settings.profile, over)
     keys = tuple(_keys(written if written.backend == profile.backend else profile, profile, settings))
+    command = await engine_command(profile, settings, on_gpu=bool(seen) and isinstance(seen, tuple))
     return Explanation(
         profile=profile,
         fit=fit(profile, settings, seen, memory_mib),
@@ -96,8 +98,8 @@ async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explana
         unsaid=tuple(row.name for row in keys if not row.value),
         limits=limits(profile, settings),
         settings=tuple(_settings(profile, settings)),
-        unused=(*unused(profile), *unused_settings(profile, settings)),
-        command=await engine_command(profile, settings, on_gpu=bool(seen) and isinstance(seen, tuple)),
+        unused=(*unused(profile, command.on_gpu), *unused_settings(profile, settings, command.on_gpu)),
+        command=command,
     )
 
 
@@ -213,4 +215,4 @@ async def _llama_command(
         flags, on_gpu = binary.flags, bool(binary.devices)
     on_gpu = on_gpu and settings.device != "cpu"
     words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
-    return Command(environment, words, tuple(notes))
+    return Command(environment, words, tuple(notes), on_gpu)

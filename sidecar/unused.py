@@ -11,22 +11,32 @@ from sidecar.profiles import LlamaCpp, Profile
 from sidecar.settings import Settings
 
 Unused = tuple[tuple[str, str], ...]
+_ON_CPU = "it runs on the CPU, where no layer is on a card"
 
 
-def unused(profile: Profile) -> Unused:
-    """The keys that the profile sets without any effect, each with the reason."""
+def unused(profile: Profile, on_gpu: bool | None = None) -> Unused:
+    """The keys that the profile sets without any effect, each with the reason.
+
+    `on_gpu` is whether llama-server runs on cards; None is not known.
+    """
     found = list(_of_cards(profile))
+    if profile.task_type == "completion":
+        found.append(("task_type", "chat and completion are served alike"))
     other = "transformers" if profile.backend == "llamacpp" else "llamacpp"
     if getattr(profile, other) is not None:
         found.append((other, f"the backend is {profile.backend}"))
     if profile.backend == "llamacpp" and profile.llamacpp is not None:
         found += _of_llamacpp(profile, profile.llamacpp)
+        if on_gpu is False and profile.llamacpp.n_gpu_layers:
+            found.append(("llamacpp.n_gpu_layers", _ON_CPU))
     return tuple(found)
 
 
-def unused_settings(profile: Profile, settings: Settings) -> Unused:
+def unused_settings(profile: Profile, settings: Settings, on_gpu: bool | None = None) -> Unused:
     """The flags and variables that were set without any effect on this profile, each with the reason."""
     reasons = dict(_of_settings(profile, settings))
+    if on_gpu is False and profile.backend == "llamacpp" and settings.n_gpu_layers:
+        reasons["n_gpu_layers"] = _ON_CPU
     return tuple((settings.origins[name], why) for name, why in reasons.items() if name in settings.origins)
 
 

@@ -13,6 +13,7 @@ from sidecar.errors import ConfigError
 from sidecar.explain import Explanation, explain
 from sidecar.gpu import GpuReading
 from sidecar.profiles import Profile
+from sidecar.serve import served_model
 from sidecar.settings import load
 from sidecar.unused import unused, unused_settings
 
@@ -20,15 +21,16 @@ ATLAS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "atlas.yaml").re
 NAME = "deepseek-70b-gguf-atlas"
 GIB = 1024**3
 CARDS = tuple(GpuReading(i, "P40", f"GPU-{i}", 0, 24 * GIB, None) for i in range(4))
-# Where each key of the third seed's example is felt when it is taken away.
+# Where each key of the third seed's example is felt when it is taken away. `default` is nowhere: it says
+# what holds without it, and another value is felt.
 FELT = {
-    "display_name": "title",
-    "task_type": "keys",
+    "display_name": "offers",
+    "task_type": "default",
     "backend": "refused",
     "model_id": "refused",
-    "supports_tools": "keys",
-    "supports_embeddings": "keys",
-    "supports_vision": "keys",
+    "supports_tools": "default",
+    "supports_embeddings": "default",
+    "supports_vision": "default",
     "gpu.num_gpus": "unused",
     "gpu.tensor_parallel_size": "command",
     "gpu.device_ids": "command",
@@ -37,7 +39,7 @@ FELT = {
     "gpu.max_concurrent_requests": "unused",
     "gpu.gpu_memory_fraction": "limits",
     "llamacpp.model_root": "command",
-    "llamacpp.hf_repo_id": "keys",
+    "llamacpp.hf_repo_id": "default",
     "llamacpp.hf_filename": "refused",
     "llamacpp.host": "unused",
     "llamacpp.port": "unused",
@@ -45,12 +47,13 @@ FELT = {
     "llamacpp.n_gpu_layers": "command",
     "llamacpp.threads": "command",
     "llamacpp.parallel": "unused",
-    "llamacpp.batch_size": "keys",
+    "llamacpp.batch_size": "default",
 }
 # What these say is what is meant without them; another value is felt.
 ANOTHER = {
-    "task_type": ("completion", "keys"),
-    "supports_tools": (True, "keys"),
+    "task_type": ("completion", "unused"),
+    "supports_tools": (True, "offers"),
+    "supports_vision": (True, "refused"),
     "supports_embeddings": (True, "command"),
     "gpu.max_model_len": (4096, "limits"),
     "llamacpp.ctx_size": (2048, "limits"),
@@ -61,21 +64,34 @@ ANOTHER = {
 }
 
 
+PARTS = ("offers", "limits", "unused", "command")
+
+
 @pytest.fixture(autouse=True)
 def _no_llama_server_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 
 
-def plan(folder: Path, fields: dict[str, Any]) -> Explanation:
+def plan(
+    folder: Path,
+    fields: dict[str, Any],
+    cards: tuple[GpuReading, ...] = CARDS,
+    environ: dict[str, str] | None = None,
+) -> Explanation:
     path = folder / "profiles.yaml"
     path.write_text(yaml.safe_dump({"profiles": {NAME: fields}}))
-    settings = load(["--profile", NAME, "--profiles_config", str(path)], {})
-    return asyncio.run(explain(settings, CARDS, 8192))
+    settings = load(["--profile", NAME, "--profiles_config", str(path)], environ or {})
+    return asyncio.run(explain(settings, cards, 8192))
+
+
+def example() -> dict[str, Any]:
+    fields: dict[str, Any] = yaml.safe_load(yaml.safe_dump(ATLAS["profiles"][NAME]))
+    return fields
 
 
 def changed(key: str, value: Any = None) -> dict[str, Any]:
     """The example with one key taken away, or with another value."""
-    fields: dict[str, Any] = yaml.safe_load(yaml.safe_dump(ATLAS["profiles"][NAME]))
+    fields = example()
     *above, name = key.split(".")
     block = fields[above[0]] if above else fields
     block.pop(name) if value is None else block.update({name: value})
@@ -83,7 +99,7 @@ def changed(key: str, value: Any = None) -> dict[str, Any]:
 
 
 def part(found: Explanation, name: str) -> object:
-    return found.profile.display_name if name == "title" else getattr(found, name)
+    return served_model(found.profile) if name == "offers" else getattr(found, name)
 
 
 def test_the_table_is_the_example() -> None:
@@ -99,14 +115,41 @@ def test_a_key_that_is_taken_away_is_felt(key: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=key.rpartition(".")[2]):
             plan(tmp_path, changed(key))
         return
-    assert part(plan(tmp_path, changed(key)), FELT[key]) != part(before, FELT[key])
+    after = plan(tmp_path, changed(key))
+    if FELT[key] == "default":
+        assert key in {*ANOTHER, "llamacpp.hf_repo_id"}
+        assert all(part(after, where) == part(before, where) for where in PARTS)
+        return
+    assert part(after, FELT[key]) != part(before, FELT[key])
 
 
 @pytest.mark.parametrize("key", ANOTHER)
 def test_another_value_is_felt(key: str, tmp_path: Path) -> None:
     value, where = ANOTHER[key]
+    if where == "refused":
+        with pytest.raises(ConfigError, match=key):
+            plan(tmp_path, changed(key, value))
+        return
     before = plan(tmp_path, ATLAS["profiles"][NAME])
     assert part(plan(tmp_path, changed(key, value)), where) != part(before, where)
+
+
+def test_the_repository_is_felt_where_no_folder_is_said(tmp_path: Path) -> None:
+    fields = changed("llamacpp.model_root")
+    before = plan(tmp_path, fields).command
+    fields["llamacpp"]["hf_repo_id"] = "another/repository"
+    assert plan(tmp_path, fields).command != before
+
+
+def test_layers_are_in_vain_on_a_cpu(tmp_path: Path) -> None:
+    for device, cards, said in (
+        ("auto", CARDS, []),
+        ("auto", (), ["llamacpp.n_gpu_layers", "N_GPU_LAYERS"]),
+        ("cpu", CARDS, ["llamacpp.n_gpu_layers", "N_GPU_LAYERS"]),
+    ):
+        found = plan(tmp_path, example(), cards, {"N_GPU_LAYERS": "40", "DEVICE": device})
+        assert [key for key, _ in found.unused if key.lower().endswith("n_gpu_layers")] == said
+        assert ("40" in found.command.words) == (not said)
 
 
 def test_what_the_example_says_in_vain(tmp_path: Path) -> None:
@@ -135,6 +178,7 @@ def profile(block: dict[str, Any], gpu: dict[str, Any] | None = None, **top: Any
         (profile({}), []),
         (profile({"model_path": "/m.gguf"}), ["llamacpp.hf_filename", "llamacpp.hf_repo_id"]),
         (profile({"pooling": "mean"}), ["llamacpp.pooling"]),
+        (profile({}, task_type="completion"), ["task_type"]),
         (profile({"image_hosts": ["a.b"]}), ["llamacpp.image_hosts"]),
         (profile({"mmproj_sha256": "0" * 64}), ["llamacpp.mmproj_sha256"]),
         (profile({"ubatch_size": 9}, {"max_batch_tokens": 5}), ["gpu.max_batch_tokens"]),
