@@ -457,7 +457,7 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
     settings = load([], {})
 
     async def test() -> None:
-        look = functools.partial(fit, made_for_more, settings, seen)
+        look = functools.partial(fit, made_for_more, settings, seen, 65_536)
         async with engine(script, served=made_for_more, device=device, fit=look) as made:
             if served:
                 await ready(made)
