@@ -73,7 +73,8 @@ def test_log_probabilities_agree(doors: tuple[Door, Door]) -> None:
     """
     words = [ids(f"{q.prompt or q.messages[-1]['content']}") for q in held_out(40)]
     bodies = [
-        {"prompt": w[: 2 + i % 7], "max_tokens": 1, "logprobs": 5, **ENDLESS} for i, w in enumerate(words)
+        {"prompt": w[: 2 + i % 7], "max_tokens": 1, "logprobs": 5, "temperature": 0, **ENDLESS}
+        for i, w in enumerate(words)
     ]
     ours, theirs = both(doors, bodies)
     apart = [
