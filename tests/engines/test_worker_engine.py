@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -29,12 +30,16 @@ from sidecar.generation import (
     Started,
 )
 from sidecar.worker.messages import WorkerConfig
+from tests.engines import waiting
 
 FAKE = Path(__file__).parents[1] / "fakes" / "worker.py"
 CONFIG = WorkerConfig(
     sources=("none",), context=512, slots=4, batch_tokens=64, kv_tokens=None, default_max_tokens=64
 )
 LONG = " ".join(f"word{i}" for i in range(5000))
+
+
+until = partial(waiting.until, seconds=20.0)
 
 
 @contextlib.asynccontextmanager
@@ -52,15 +57,6 @@ async def engine(*script: str, stall_s: float = 60.0) -> AsyncIterator[WorkerEng
         yield made
     finally:
         await made.stop()
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"never: {what}") from None
 
 
 async def ready(made: WorkerEngine) -> None:

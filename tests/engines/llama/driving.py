@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.fit import Fit
 from sidecar.generation import Delta, Event, Failed, GenerationRequest, Ready, Sampling, Started
 from sidecar.profiles import Profile
+from tests.engines import waiting
 
 SOURCE = Path(__file__).parents[2] / "fakes" / "llama_server.py"
 LONG = "[say:one two three four five] [mute:3]"
@@ -40,6 +42,9 @@ def profile(**block: Any) -> Profile:
     return Profile.model_validate(
         {"name": "p", "backend": "llamacpp", "model_id": "m", "llamacpp": {**fields, **block}}
     )
+
+
+until = partial(waiting.until, seconds=30.0)
 
 
 @contextlib.asynccontextmanager
@@ -72,22 +77,13 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(test())
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"never: {what}") from None
-
-
 async def ready(made: LlamaServerEngine) -> None:
     await until(lambda: isinstance(made.state(), Ready | Failed), "ready")
     assert isinstance(made.state(), Ready), made.state()
 
 
 async def failed(made: LlamaServerEngine, seconds: float = 30.0) -> Failed:
-    await until(lambda: isinstance(made.state(), Failed), "given up", seconds)
+    await until(lambda: isinstance(made.state(), Failed), "given up", seconds=seconds)
     state = made.state()
     assert isinstance(state, Failed)
     return state
