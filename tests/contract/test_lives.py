@@ -57,7 +57,7 @@ def test_a_killed_engine_costs_what_it_worked_on_and_nobody_else(profile: str, t
     """16 run and get a typed error; 4 wait and are answered by the next life; then all is as before."""
     with program(tmp_path, **serving(profile)) as own, ThreadPoolExecutor(24) as pool:
         door = Door(own)
-        until(own.ready, "ready", 100)
+        until(own.announced, "ready, and its own first question answered", 100)
         dead = own.child()
         running = [door.events(**LONG, timeout=200) for _ in range(16)]
         assert all("error" not in event for event in pool.map(next, running) if event)

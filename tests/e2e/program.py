@@ -82,6 +82,10 @@ class Program:
         """Whether a generation would be tried now."""
         return self.get("/readyz")[0] == 200
 
+    def announced(self) -> bool:
+        """Whether the ready screen is there: from then on nobody asks anything but the test."""
+        return "\n  Ready " in self.printed()
+
     def child(self) -> psutil.Process:
         """The engine's process, of which there is one: our worker or llama-server."""
         (engine,) = self.children()
