@@ -75,6 +75,13 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """The answer is one JSON value: an object, or what `schema` (JSON schema) describes."""
+
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How a token is chosen. The defaults are neutral: the model's own distribution.
 
@@ -100,7 +107,7 @@ class GenerationRequest:
     `prompt` is raw text, token ids, or a conversation that the chat template renders.
     `max_tokens` counts new tokens for each choice; None is the profile's default, cut to what
     the context leaves. `logprobs` None is off, otherwise the number of alternatives (0..20).
-    `deadline_s` counts from the arrival, waiting included.
+    `deadline_s` counts from the arrival, waiting included. `format` None is free text.
     """
 
     id: str
@@ -112,6 +119,7 @@ class GenerationRequest:
     logprobs: int | None = None
     deadline_s: float = 60.0
     tools: Tools | None = None
+    format: JsonFormat | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:

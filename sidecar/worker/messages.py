@@ -22,10 +22,12 @@ from sidecar.generation import (
     EngineStats,
     FinishReason,
     GenerationRequest,
+    JsonFormat,
     Message,
     Price,
     Sampling,
     TokenLogprob,
+    Tools,
     Usage,
 )
 
@@ -73,6 +75,8 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     stop: tuple[str, ...]
     n: int
     logprobs: int | None
+    tools: Tools | None = None
+    format: JsonFormat | None = None
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
@@ -220,4 +224,6 @@ def prepare(request: GenerationRequest) -> Prepare:
         stop=request.stop,
         n=request.n,
         logprobs=request.logprobs,
+        tools=request.tools,
+        format=request.format,
     )
