@@ -124,9 +124,13 @@ def _facts(state: Ready, profile: Profile) -> Iterator[tuple[str, str]]:
     yield from state.about
     yield (
         "capacity",
-        f"{capacity.slots} requests at once, context {capacity.context} tokens, "
-        f"{capacity.pages} pages of {capacity.page_tokens} tokens",
+        f"{_counted(capacity.slots, 'request')} at once, context {capacity.context} tokens, "
+        f"{_counted(capacity.pages, 'page')} of {capacity.page_tokens} tokens",
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 async def loaded(service: Service, show: Show) -> Ready | Failed | Unloaded:

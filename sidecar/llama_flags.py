@@ -31,7 +31,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class LlamaFlags:
-    """What one build knows. `version` is its own line about itself."""
+    """What one build knows. `version` is what it says of itself."""
 
     version: str = ""
     by_spelling: Mapping[str, Flag] = field(default_factory=dict)
@@ -93,4 +93,5 @@ def _flag(head: str) -> Flag | None:
 
 def _version(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
-    return next((line for line in lines if line.startswith("version:")), "version unknown")
+    said = (line.removeprefix("version:").strip() for line in lines if line.startswith("version:"))
+    return next(said, "version unknown")

@@ -53,7 +53,7 @@ def quantize(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         )
         gptq_make.make(source, out.absolute(), wish, show)
     print(f"{weights.title(source)} in {options.bits} bits: {weights.stored_mib(out):.1f} MiB in {out}")
-    print(f"Serve it: MODEL_PATH={shlex.quote(str(out.absolute()))} python server.py")
+    print(f"It is served with MODEL_PATH={shlex.quote(str(out.absolute()))}")
     return 0
 
 

@@ -11,7 +11,11 @@ from starlette.types import Scope
 QUESTION = "What is the capital of France?"
 CHAT = f'{{"messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
 PROMPT = f'{{"prompt": "{QUESTION}"}}'
-BODIES = {"/generate": PROMPT, "/v1/completions": PROMPT, "/v1/chat/completions": CHAT}
+MODEL = '{"model": "NAME"}'
+BODIES = {
+    "/generate": PROMPT, "/v1/completions": PROMPT, "/v1/chat/completions": CHAT,
+    "/v1/embeddings": f'{{"input": "{QUESTION}"}}', "/models/load": MODEL, "/models/unload": MODEL,
+}  # fmt: skip
 GETS = (
     "/", "/health", "/livez", "/readyz", "/startupz", "/metrics", "/v1/models",
     "/docs", "/openapi.json",

@@ -102,6 +102,13 @@ def test_is_415_with_a_command_that_works(live: Live, http: httpx.Client, header
     assert f"curl -s -X POST {live.url}/generate" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/completions", "/models/load", "/models/unload"])
+def test_the_command_is_one_for_the_same_route(live: Live, http: httpx.Client, path: str) -> None:
+    answer = http.post(path, content=b"x")
+    assert answer.status_code == 415
+    assert f"curl -s -X POST {live.url}{path} -H" in answer.json()["error"]["message"]
+
+
 def test_charset_and_case_do_not_matter(http: httpx.Client) -> None:
     headers = {"content-type": 'APPLICATION/JSON; Charset="UTF-8"', "content-encoding": "identity"}
     assert http.post("/generate", content=b'{"prompt": "hi"}', headers=headers).status_code == 200

@@ -17,11 +17,12 @@ from sidecar.profiles import Profile
 
 HELP = Path(__file__).parent / "llama_help"
 FILES = LlamaFiles(Path("/m/model.gguf"))
-VERSION = "version: 0.7.0 (build 11669)"
+VERSION = "0.7.0 (build 11669)"
+VERSION_TEXT = f"version: {VERSION}\nbuilt with GNU 16.2.0 for Linux x86_64\n"
 
 
 def build(name: str) -> LlamaFlags:
-    return parse_help((HELP / f"{name}.txt").read_text(), VERSION)
+    return parse_help((HELP / f"{name}.txt").read_text(), VERSION_TEXT)
 
 
 NEW, EARLY, MID = build("build-11669"), build("early-2024"), build("mid-2024")

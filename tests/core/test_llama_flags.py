@@ -57,7 +57,7 @@ def test_flags_that_are_only_listed_as_gone_are_gone() -> None:
 
 def test_the_version_is_the_builds_own_line() -> None:
     said = "version: 0.7.0 (build 11669, commit Debian)\nbuilt with GNU 16.2.0 for Linux x86_64\n"
-    assert parse_help("--port PORT  port", said).version == "version: 0.7.0 (build 11669, commit Debian)"
+    assert parse_help("--port PORT  port", said).version == "0.7.0 (build 11669, commit Debian)"
     assert parse_help("--port PORT  port").version == "version unknown"
 
 

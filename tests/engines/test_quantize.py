@@ -103,7 +103,7 @@ def test_the_command_says_how_far_it_is_and_how_to_serve_the_result(made: tuple[
     out, said = made
     assert "quantize 50% layer 1 of 2" in said
     assert f" in 4 bits: {(out / 'model.safetensors').stat().st_size / 2**20:.1f} MiB in {out}\n" in said
-    assert said.endswith(f"Serve it: MODEL_PATH={out} python server.py\n")
+    assert said.endswith(f"It is served with MODEL_PATH={out}\n")
 
 
 def test_the_result_holds_what_the_source_says_and_nothing_of_this_machine(
