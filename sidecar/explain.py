@@ -98,9 +98,16 @@ async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explana
         unsaid=tuple(row.name for row in keys if not row.value),
         limits=limits(profile, settings),
         settings=tuple(_settings(profile, settings)),
-        unused=(*unused(profile, command.on_gpu), *unused_settings(profile, settings, command.on_gpu)),
+        unused=_in_vain(profile, settings, keys, command.on_gpu),
         command=command,
     )
+
+
+def _in_vain(profile: Profile, settings: Settings, keys: tuple[Row, ...], on_gpu: bool | None) -> Unused:
+    """A value that a setting put in a key's place is the setting's: it is told once, by that name."""
+    replaced = {row.name for row in keys if row.origin not in ("profile", "default")}
+    own = (told for told in unused(profile, on_gpu) if told[0] not in replaced)
+    return (*own, *unused_settings(profile, settings, on_gpu))
 
 
 def _keys(written: Profile, profile: Profile, settings: Settings) -> Iterator[Row]:

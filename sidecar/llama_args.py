@@ -140,6 +140,9 @@ def _on_cards(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
         shares = ",".join(f"{share:g}" for share in block.tensor_split)
         yield _one("llamacpp.tensor_split", shares, "--tensor-split", "-ts")
     yield from _set("llamacpp.main_gpu", block.main_gpu, "--main-gpu", "-mg")
+    if block.cpu_moe:
+        yield _Wish("llamacpp.cpu_moe", (("--cpu-moe",), ("-cmoe",)))
+    yield from _set("llamacpp.n_cpu_moe", block.n_cpu_moe, "--n-cpu-moe", "-ncmoe")
 
 
 def _on_cpu() -> Iterator[_Wish]:
@@ -157,9 +160,6 @@ def _memory(block: LlamaCpp, flags: LlamaFlags | None) -> Iterator[_Wish]:
     yield from _set("llamacpp.cache_type_k", block.cache_type_k, "--cache-type-k", "-ctk")
     yield from _set("llamacpp.cache_type_v", block.cache_type_v, "--cache-type-v", "-ctv")
     yield from _loading(block, flags)
-    if block.cpu_moe:
-        yield _Wish("llamacpp.cpu_moe", (("--cpu-moe",), ("-cmoe",)))
-    yield from _set("llamacpp.n_cpu_moe", block.n_cpu_moe, "--n-cpu-moe", "-ncmoe")
 
 
 def _loading(block: LlamaCpp, flags: LlamaFlags | None) -> Iterator[_Wish]:

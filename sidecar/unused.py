@@ -11,7 +11,12 @@ from sidecar.profiles import LlamaCpp, Profile
 from sidecar.settings import Settings
 
 Unused = tuple[tuple[str, str], ...]
-_ON_CPU = "it runs on the CPU, where no layer is on a card"
+_ON_CPU = "it runs on the CPU, and this is about cards"
+# What llama-server is told, or held to, on cards alone.
+_OF_CARDS = {
+    "gpu": ("num_gpus", "tensor_parallel_size", "device_ids", "gpu_memory_fraction"),
+    "llamacpp": ("n_gpu_layers", "split_mode", "tensor_split", "main_gpu", "cpu_moe", "n_cpu_moe"),
+}
 
 
 def unused(profile: Profile, on_gpu: bool | None = None) -> Unused:
@@ -19,24 +24,24 @@ def unused(profile: Profile, on_gpu: bool | None = None) -> Unused:
 
     `on_gpu` is whether llama-server runs on cards; None is not known.
     """
-    found = list(_of_cards(profile))
+    found = dict(_of_cards(profile))
     if profile.task_type == "completion":
-        found.append(("task_type", "chat and completion are served alike"))
+        found["task_type"] = "chat and completion are served alike"
     other = "transformers" if profile.backend == "llamacpp" else "llamacpp"
     if getattr(profile, other) is not None:
-        found.append((other, f"the backend is {profile.backend}"))
+        found[other] = f"the backend is {profile.backend}"
     if profile.backend == "llamacpp" and profile.llamacpp is not None:
-        found += _of_llamacpp(profile, profile.llamacpp)
-        if on_gpu is False and profile.llamacpp.n_gpu_layers:
-            found.append(("llamacpp.n_gpu_layers", _ON_CPU))
-    return tuple(found)
+        found.update(_of_llamacpp(profile, profile.llamacpp))
+        if on_gpu is False:
+            found.update(_without_cards(profile))
+    return tuple(found.items())
 
 
 def unused_settings(profile: Profile, settings: Settings, on_gpu: bool | None = None) -> Unused:
     """The flags and variables that were set without any effect on this profile, each with the reason."""
     reasons = dict(_of_settings(profile, settings))
-    if on_gpu is False and profile.backend == "llamacpp" and settings.n_gpu_layers:
-        reasons["n_gpu_layers"] = _ON_CPU
+    if on_gpu is False and profile.backend == "llamacpp":
+        reasons |= dict(_settings_without_cards(settings))
     return tuple((settings.origins[name], why) for name, why in reasons.items() if name in settings.origins)
 
 
@@ -64,6 +69,23 @@ def _of_cards(profile: Profile) -> Iterator[tuple[str, str]]:
         return
     if "num_gpus" in said and gpu.device_ids:
         yield "gpu.num_gpus", "gpu.device_ids says which cards; the two are only held equal"
+
+
+def _without_cards(profile: Profile) -> Iterator[tuple[str, str]]:
+    for name, keys in _OF_CARDS.items():
+        block = getattr(profile, name)
+        for key in keys:
+            value = getattr(block, key)
+            if value or (key == "main_gpu" and value is not None):  # 0 is a card there, elsewhere none
+                yield f"{name}.{key}", _ON_CPU
+
+
+def _settings_without_cards(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield "vram_budget_mib", _ON_CPU
+    if settings.n_gpu_layers:
+        yield "n_gpu_layers", _ON_CPU
+    if settings.cuda_visible_devices not in (None, "", "-1"):
+        yield "cuda_visible_devices", _ON_CPU
 
 
 def _of_llamacpp(profile: Profile, block: LlamaCpp) -> Iterator[tuple[str, str]]:

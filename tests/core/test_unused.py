@@ -141,15 +141,70 @@ def test_the_repository_is_felt_where_no_folder_is_said(tmp_path: Path) -> None:
     assert plan(tmp_path, fields).command != before
 
 
-def test_layers_are_in_vain_on_a_cpu(tmp_path: Path) -> None:
-    for device, cards, said in (
-        ("auto", CARDS, []),
-        ("auto", (), ["llamacpp.n_gpu_layers", "N_GPU_LAYERS"]),
-        ("cpu", CARDS, ["llamacpp.n_gpu_layers", "N_GPU_LAYERS"]),
-    ):
-        found = plan(tmp_path, example(), cards, {"N_GPU_LAYERS": "40", "DEVICE": device})
-        assert [key for key, _ in found.unused if key.lower().endswith("n_gpu_layers")] == said
-        assert ("40" in found.command.words) == (not said)
+@pytest.mark.parametrize(("device", "cards"), [("auto", CARDS), ("auto", ()), ("cpu", CARDS)])
+@pytest.mark.parametrize("variable", ["", "N_GPU_LAYERS", "LLAMACPP_N_GPU_LAYERS_OVERRIDE"])
+def test_layers_are_in_vain_on_a_cpu_and_told_once(
+    device: str, cards: tuple[GpuReading, ...], variable: str, tmp_path: Path
+) -> None:
+    said = {"N_GPU_LAYERS": "", variable: "40"} if variable else {}
+    found = plan(tmp_path, example(), cards, {"DEVICE": device, **said})
+    on_cards = device == "auto" and bool(cards)
+    told = [key for key, _ in found.unused if "n_gpu_layers" in key.lower()]
+    assert told == ([] if on_cards else [variable or "llamacpp.n_gpu_layers"])
+    assert ("40" in found.command.words) == (on_cards and bool(variable))
+
+
+OF_CARDS = {
+    "gpu.num_gpus": 2,
+    "gpu.tensor_parallel_size": 2,
+    "gpu.device_ids": [0, 1],
+    "gpu.gpu_memory_fraction": 0.5,
+    "llamacpp.n_gpu_layers": 7,
+    "llamacpp.split_mode": "row",
+    "llamacpp.tensor_split": [1.0, 1.0],
+    "llamacpp.main_gpu": 0,
+    "llamacpp.cpu_moe": True,
+}
+
+
+def test_what_is_about_cards_is_in_vain_on_a_cpu_and_changes_nothing_there(tmp_path: Path) -> None:
+    blocks: dict[str, dict[str, Any]] = {
+        "gpu": {},
+        "llamacpp": {"hf_filename": "m.gguf", "hf_repo_id": "a/b"},
+    }
+    without = {"backend": "llamacpp", "model_id": "m", **blocks}
+    fields: dict[str, Any] = yaml.safe_load(yaml.safe_dump(without))
+    for key, value in OF_CARDS.items():
+        block, _, name = key.partition(".")
+        fields[block][name] = value
+    told = plan(tmp_path, fields, ())
+    assert {key for key, _ in told.unused} == set(OF_CARDS)
+    assert told.command.words == plan(tmp_path, without, ()).command.words
+    on_cards = plan(tmp_path, fields)
+    assert {key for key, _ in on_cards.unused} == {"gpu.num_gpus", "gpu.tensor_parallel_size"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "in_vain"),
+    [
+        ("VRAM_BUDGET", "9GiB", True),
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE", "0", True),
+        ("CUDA_VISIBLE_DEVICES_OVERRIDE", "-1", False),  # it is why it runs on the CPU
+        ("N_GPU_LAYERS", "0", False),
+    ],
+)
+def test_variables_about_cards_are_in_vain_on_a_cpu(
+    variable: str, value: str, in_vain: bool, tmp_path: Path
+) -> None:
+    told = [key for key, _ in plan(tmp_path, example(), (), {variable: value}).unused]
+    assert told.count(variable) == in_vain
+    assert variable not in [key for key, _ in plan(tmp_path, example(), CARDS, {variable: value}).unused]
+
+
+def test_a_key_that_a_variable_replaced_is_not_told_as_the_profiles(tmp_path: Path) -> None:
+    found = plan(tmp_path, example(), CARDS, {"CONTEXT_SIZE": "4096", "LLAMACPP_PARALLEL_OVERRIDE": "2"})
+    told = {key for key, _ in found.unused}
+    assert not told & {"gpu.max_model_len", "gpu.max_concurrent_requests", "llamacpp.ctx_size"}
 
 
 def test_what_the_example_says_in_vain(tmp_path: Path) -> None:
