@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -217,11 +217,15 @@ Event = Started | Delta | Finished | Done
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Not ready yet: `phase` is download, quantize, load, warmup or restart; `progress` 0..1 where known."""
+    """Not ready yet: `phase` is download, quantize, load, warmup or restart; `progress` 0..1 where known.
+
+    `was_ready` here and below is whether the same engine has been ready before.
+    """
 
     phase: str
     progress: float | None = None
     detail: str = ""
+    was_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,7 @@ class Ready:
     device: str
     capacity: Capacity
     about: tuple[tuple[str, str], ...] = ()
+    was_ready: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,7 @@ class Failed:
 
     reason: str
     exit_code: int | None = None
+    was_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Held:
         self.model = model
         self.engine: Engine | None = shelf.open(model)
         self.leaving = False
+        self._was_ready = False
         self._shelf = shelf
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -49,6 +50,11 @@ class Held:
     def state(self) -> ServiceState:
         """The engine's own state, from memory; Unloaded when there is no engine."""
         return Unloaded() if self.engine is None else self.engine.state()
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether this model, or one before it, has been ready."""
+        return self._was_ready or (self.engine is not None and self.engine.state().was_ready)
 
     async def choose(self, name: str, deadline_s: float) -> ServedModel:
         """See `Service.choose`."""
@@ -116,6 +122,7 @@ class Held:
         self.leaving = True
         try:
             await self._emptied()
+            self._was_ready = self.was_ready
             await self.engine.stop()
             self.engine = None
         finally:

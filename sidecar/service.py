@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from sidecar.errors import Draining, EngineFault, NotLoaded, NotReady, SidecarError
+from sidecar import standing
+from sidecar.errors import Draining, EngineFault, NotLoaded, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
 from sidecar.generation import (
@@ -26,13 +27,10 @@ from sidecar.generation import (
     Engine,
     EngineStats,
     Event,
-    Failed,
     GenerationRequest,
-    Loading,
     Price,
     Ready,
     ServiceState,
-    Unloaded,
 )
 from sidecar.held import Held
 from sidecar.metrics import Metrics
@@ -75,7 +73,6 @@ class Service:
             shelf, model, self._emptied, gate.closed, max_waiting=gate.max_queue if autoload else None
         )
         self._runs: set[Run] = set()
-        self._was_ready = False
         metrics.watch_running(lambda: gate.running)
 
     @property
@@ -159,28 +156,16 @@ class Service:
 
     def state(self) -> ServiceState:
         """The engine's own state, from memory; Unloaded when there is no engine."""
-        state = self._held.state()
-        self._was_ready |= isinstance(state, Ready)
-        return state
+        return self._held.state()
 
     def phase(self) -> str:
         """Where it stands, in one word: a phase of loading, ready, draining, unloading, unloaded, failed."""
-        state = self.state()
-        if isinstance(state, Loading):
-            return state.phase
-        if isinstance(state, Unloaded):
-            return "unloaded"
-        if isinstance(state, Failed):
-            return "failed"
-        if self.draining:
-            return "draining"
-        return "unloading" if self._held.leaving else "ready"
+        return standing.phase(self.state(), draining=self.draining, leaving=self._held.leaving)
 
     @property
     def was_ready(self) -> bool:
-        """Whether the model has been ready at least once."""
-        self.state()
-        return self._was_ready
+        """Whether a model has been ready at least once."""
+        return self._held.was_ready
 
     def stats(self) -> EngineStats:
         """What the engine last said of itself, from memory."""
@@ -190,14 +175,7 @@ class Service:
         """Why a generation would be refused right now; None when it would be tried."""
         if (closed := self.gate.closed()) is not None:
             return closed
-        state = self.state()
-        if self._held.leaving or isinstance(state, Unloaded):
-            return NotLoaded.of(self.model.id)
-        if isinstance(state, Loading):
-            return NotReady(f"The model is not ready yet ({_progress(state)}).", retry_after_s=5)
-        if isinstance(state, Failed):
-            return NotReady(f"The model could not be loaded: {state.reason}", retry_after_s=30)
-        return None
+        return standing.refusal(self.state(), self.model.id, leaving=self._held.leaving)
 
     async def stream(
         self, request: GenerationRequest, model: ServedModel | None = None
@@ -312,11 +290,6 @@ class Service:
             run.end(error)
         if runs:
             await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
-
-
-def _progress(state: Loading) -> str:
-    share = "" if state.progress is None else f", {state.progress:.0%}"
-    return f"{state.phase}{share}"
 
 
 def _unexpected(error: Exception) -> EngineFault:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.engines.child import RESTART_WINDOW_S, restart_delay_s
 from sidecar.errors import NotReady
@@ -47,7 +47,6 @@ class Supervisor:
         self._owner: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._deaths_at: list[float] = []
-        self._was_ready = False
 
     @property
     def state(self) -> EngineState:
@@ -72,7 +71,8 @@ class Supervisor:
 
     def enter(self, state: EngineState) -> None:
         """The one place where the state changes; whoever waits for that is told."""
-        self._was_ready |= isinstance(state, Ready)
+        if self._state.was_ready and not isinstance(state, Ready):
+            state = replace(state, was_ready=True)
         self._state = state
         self._changed.set()
         self._changed = asyncio.Event()
@@ -112,13 +112,13 @@ class Supervisor:
     async def _wait_or_give_up(self, death: Death) -> None:
         now = time.monotonic()
         self._deaths_at.append(now)
-        if self._was_ready:
+        if self._state.was_ready:
             self._deaths_at = [at for at in self._deaths_at if now - at < RESTART_WINDOW_S]
         # Deaths before the first success count whenever they were: a load may take long.
-        deaths_at = self._deaths_at if self._was_ready else [now] * len(self._deaths_at)
+        deaths_at = self._deaths_at if self._state.was_ready else [now] * len(self._deaths_at)
         delay_s = self._delay_s(deaths_at, now)
         if delay_s is None:
-            when = "in ten minutes" if self._was_ready else "before it was ever ready"
+            when = "in ten minutes" if self._state.was_ready else "before it was ever ready"
             reason = (
                 f"the engine died {len(self._deaths_at)} times {when}, last with exit code "
                 f"{death.exit_code} and the words: {death.last_words or 'none'}"

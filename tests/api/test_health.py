@@ -8,7 +8,7 @@ import subprocess
 import httpx
 import pytest
 
-from sidecar.generation import Failed
+from sidecar.generation import Failed, Loading
 from tests.fakes.engine import ANSWER, ScriptedEngine, loading
 from tests.fakes.live import Live, live_server
 
@@ -45,7 +45,7 @@ def test_loading_then_ready_then_restarting() -> None:
         assert [http.get(path).status_code for path in PROBES] == [503, 200, 503, 503]
         engine.set_state()
         assert [http.get(path).status_code for path in PROBES] == [200, 200, 200, 200]
-        engine.set_state(loading("restart", None))
+        engine.set_state(Loading("restart", was_ready=True))
         assert [http.get(path).status_code for path in PROBES] == [503, 200, 503, 200]
         assert http.get("/readyz").headers["retry-after"] == "5"
 

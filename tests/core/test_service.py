@@ -217,6 +217,20 @@ def test_not_ready_is_said_at_once(state: Loading | Failed) -> None:
     run(story)
 
 
+@pytest.mark.parametrize("state", [None, Loading("load")])
+def test_that_a_model_was_ready_is_known_although_nobody_asked_then(state: Loading | None) -> None:
+    async def test() -> None:
+        engine = ScriptedEngine(state=state)
+        served = service(engine)
+        await served.unload()
+        assert served.was_ready is (state is None)
+        engine.set_state(Loading("load"))
+        await served.load(MODEL.id)
+        assert served.was_ready is (state is None)
+
+    run(test)
+
+
 def test_drain_lets_finish_what_fits_and_cuts_the_rest() -> None:
     async def story() -> None:
         engine = ScriptedEngine()

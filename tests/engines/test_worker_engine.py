@@ -113,7 +113,8 @@ def test_a_worker_killed_in_mid_stream_is_a_typed_error_and_comes_back() -> None
             with pytest.raises(EngineCrashed):
                 async for _ in events:
                     pass
-            assert not isinstance(made.state(), Ready)
+            assert isinstance(made.state(), Loading)
+            assert made.state().was_ready
             await ready(made)
             assert made.worker_pid != pid
             assert isinstance((await answer(made, "b", "again"))[-1], Done)
@@ -145,6 +146,7 @@ def test_a_worker_that_never_loads_is_given_up_and_the_reason_is_told() -> None:
             assert isinstance(state, Failed)
             assert "died 5 times before it was ever ready, last with exit code 3" in state.reason
             assert "missing tensor 'output.weight'" in state.reason
+            assert not state.was_ready
             with pytest.raises(NotReady, match="can not be served"):
                 await made.price(GenerationRequest("a", "x"))
 
