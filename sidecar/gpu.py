@@ -1,7 +1,7 @@
 """What the graphics card says, as a value or as a named failure. Never raises.
 
 Reading takes milliseconds when all is well and may hang when a driver does not answer, so it
-happens on a thread, and everybody else looks at the last reading.
+happens on a thread that nobody waits for longer than a deadline.
 """
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import queue
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 log = logging.getLogger("sidecar.gpu")
+
+# Without its persistence mode a driver wakes each card first, which takes seconds.
+LOOK_SECONDS = 20.0
+# One question at a time: a driver that does not answer is not asked by more and more threads.
+_asking = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,28 @@ class GpuUnreadable:
 GpuLook = tuple[GpuReading, ...] | GpuUnreadable
 
 
-def look(library: str = "pynvml") -> GpuLook:
-    """Read every card once. Blocks for as long as the driver takes."""
+def look(library: str = "pynvml", deadline_s: float = LOOK_SECONDS) -> GpuLook:
+    """Read every card once. Unreadable where the driver, or a look before this one, takes too long."""
+    late = GpuUnreadable(f"the driver has not answered for {deadline_s:g} s")
+    if not _asking.acquire(timeout=deadline_s):
+        return late
+    answer: queue.SimpleQueue[GpuLook] = queue.SimpleQueue()
+
+    def ask() -> None:
+        found = _look(library)
+        _asking.release()
+        answer.put(found)
+
+    # A daemon: what hangs in a driver must not keep the program from ending.
+    threading.Thread(target=ask, name="gpu-look", daemon=True).start()
+    try:
+        return answer.get(timeout=deadline_s)
+    except queue.Empty:
+        log.warning("the NVIDIA driver has not answered for %g s; its cards are not known", deadline_s)
+        return late
+
+
+def _look(library: str) -> GpuLook:
     try:
         # Imported here: the library is only of use where a driver is.
         nvml: Any = importlib.import_module(library)

@@ -26,7 +26,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Launch:
     """One profile's llama-server. `wanted_device` is auto, cpu, cuda or cuda:N.
 
-    `fit` looks at the cards and says whether the profile fits; it may block.
+    `fit` looks at the cards and says whether the profile fits; it may block, within a deadline of its own.
     """
 
     profile: Profile

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from sidecar.gpu import GpuReading, GpuUnreadable, GpuWatch, look
 from sidecar.metrics import Metrics
+from tests.fakes import hung_nvml
 
 CARD = GpuReading(0, "a card", "GPU-1", 5 * 1024**3, 8 * 1024**3, 61.0)
 
@@ -65,6 +67,21 @@ def test_a_library_that_is_missing_is_a_named_failure() -> None:
     found = look("no_such_library")
     assert isinstance(found, GpuUnreadable)
     assert "no_such_library" in found.reason
+
+
+def test_a_driver_that_hangs_has_a_deadline_and_is_asked_by_one_thread_alone() -> None:
+    def asking() -> int:
+        return sum(thread.name == "gpu-look" for thread in threading.enumerate())
+
+    hung_nvml.answers.clear()
+    try:
+        for _ in range(3):
+            found = look("tests.fakes.hung_nvml", deadline_s=0.05)
+            assert found == GpuUnreadable("the driver has not answered for 0.05 s")
+            assert asking() == 1
+    finally:
+        hung_nvml.answers.set()
+    assert look("tests.fakes.hung_nvml") == ()
 
 
 def test_the_watch_keeps_the_last_look() -> None:

@@ -24,7 +24,7 @@ from sidecar.errors import (
     NotReady,
     SidecarError,
 )
-from sidecar.fit import fit
+from sidecar.fit import Fit, fit
 from sidecar.generation import (
     Delta,
     Done,
@@ -36,7 +36,7 @@ from sidecar.generation import (
     Ready,
     Started,
 )
-from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable
+from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
 from sidecar.settings import load
 from tests.engines.llama.driving import (
     LONG,
@@ -54,6 +54,7 @@ from tests.engines.llama.driving import (
     text_of,
     until,
 )
+from tests.fakes import hung_nvml
 
 DAMAGED = (
     "0.00.111.437 E llama_model_load: error loading model: missing tensor 'output.weight'\n"
@@ -457,8 +458,8 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
     settings = load([], {})
 
     async def test() -> None:
-        look = functools.partial(fit, made_for_more, settings, seen, 65_536)
-        async with engine(script, served=made_for_more, device=device, fit=look) as made:
+        looked = functools.partial(fit, made_for_more, settings, seen, 65_536)
+        async with engine(script, served=made_for_more, device=device, fit=looked) as made:
             if served:
                 await ready(made)
                 return
@@ -469,6 +470,24 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
         assert children() == []
 
     run(test)
+
+
+def test_a_driver_that_does_not_answer_holds_up_no_start() -> None:
+    made_for_more = profile().model_copy(update={"vram_mib": 6078})
+
+    def looked() -> Fit:
+        seen = look("tests.fakes.hung_nvml", deadline_s=0.05)
+        return fit(made_for_more, load([], {}), seen, 65_536)
+
+    async def test() -> None:
+        async with engine("card", served=made_for_more, fit=looked) as made:
+            await ready(made)
+
+    hung_nvml.answers.clear()
+    try:
+        run(test)
+    finally:
+        hung_nvml.answers.set()
 
 
 def test_neither_our_key_nor_anybodys_wishes_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
