@@ -2,6 +2,10 @@
 
 The argument is one for tuning. Whatever opens a door, fetches or writes files, runs programs, shapes
 every answer unasked, or is decided elsewhere is refused, in every spelling that any build has had.
+
+What makes another model of the model is the owner's word, and is accepted: adapters (`--lora`), stretched
+positions (`--rope-*`), and what the chat template is told (`--chat-template-kwargs`, `--reasoning`,
+`--reasoning-effort`, `--reasoning-preserve`), which both of the engine's routes render alike.
 """
 
 from __future__ import annotations
@@ -16,6 +20,17 @@ _RUN = "it would let llama-server reach programs, tools or other machines"
 _LOOK = "llama-server would answer this and end"
 _SURE = "the engine counts on its own value"
 _ASKED = "each request says this itself"
+_HEADER = (
+    "the sidecar reads the model's header itself, its control tokens among it, and would go by other values"
+)
+# It is a sampler that only llama-server's chat route has; most answers come over `/completion`.
+_BUDGET = (
+    "it would end the thinking of some requests and not of others; limit max_tokens, or say --reasoning off"
+)
+_OTHERS = (
+    "it takes over what was computed behind another beginning: an answer would depend on earlier requests"
+)
+_UNREAL = "it makes answers up, for benchmarks"
 
 _BY_REASON: dict[str, str] = {
     _DOORS: """--host --port --reuse-port --api-key --api-key-file --api-prefix --ssl-key-file
@@ -43,6 +58,10 @@ _BY_REASON: dict[str, str] = {
         --prefill-assistant --no-prefill-assistant --sse-ping-interval --timeout -to --rerank --reranking
         --reasoning-format --skip-chat-parsing --no-skip-chat-parsing --backend-sampling -bs
         --cache-prompt --no-cache-prompt""",
+    _HEADER: "--override-kv",
+    _BUDGET: "--reasoning-budget --reasoning-budget-message",
+    _OTHERS: "--cache-reuse",
+    _UNREAL: "--spec-synth-len --spec-synth-rates",
     _ASKED: """--predict --n-predict -n --keep --reverse-prompt -r --prompt -p --file -f --binary-file -bf
         --system-prompt-file -spf --grammar --grammar-file --json-schema -j --json-schema-file -jf
         --samplers --sampler-seq --sampling-seq --seed -s --ignore-eos --logit-bias -l

@@ -203,6 +203,10 @@ def test_extra_args_may_not_say(spelling: str) -> None:
         (["--temp=0"], "each request says this itself"),
         (["-r", "stop"], "each request says this itself"),
         (["--grammar-file", "/g"], "each request says this itself"),
+        (["--override-kv", "tokenizer.ggml.eos_token_id=int:0"], "reads the model's header itself"),
+        (["--reasoning-budget", "0"], "some requests and not of others"),
+        (["--cache-reuse", "256"], "depend on earlier requests"),
+        (["--spec-synth-len", "3"], "for benchmarks"),
         (["--prefill-assistant"], "the engine counts on its own value"),
         (["--numa"], "'--numa' is not accepted: its value is missing: it takes 1, and has 0"),
         (["--numa", "--swa-full"], "its value is missing"),
@@ -213,6 +217,20 @@ def test_extra_args_may_not_say(spelling: str) -> None:
 )
 def test_why_extra_args_are_refused(words: list[str], why: str) -> None:
     assert why in refused(profile({"extra_args": words}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--chat-template-kwargs", '{"enable_thinking": false}'],
+        ["--reasoning", "off"],
+        ["--reasoning-effort", "low"],
+        ["--no-reasoning-preserve"],
+        ["--lora", "/adapter.gguf", "--rope-scaling", "yarn"],
+    ],
+)
+def test_what_the_model_is_and_its_template_is_told_is_the_owners_word(words: list[str]) -> None:
+    assert line(profile({"extra_args": words}), NEW).endswith(" ".join(("", *words, "")))
 
 
 def test_a_new_spelling_of_a_denied_flag_is_denied_too() -> None:
