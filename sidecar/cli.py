@@ -91,10 +91,13 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _served(argv: Sequence[str], prog: str) -> int:
-    from sidecar.serve import serve as serve_until_told
     from sidecar.settings import load
 
-    return serve_until_told(load(argv, os.environ, prog))
+    settings = load(argv, os.environ, prog)
+    # Last, since it takes longest: what can not be used is said at once.
+    from sidecar.serve import serve as serve_until_told
+
+    return serve_until_told(settings)
 
 
 def _download(argv: Sequence[str]) -> int:
