@@ -42,7 +42,7 @@ def describe(app: FastAPI) -> None:
         return app.openapi_schema
 
     # FastAPI documents replacing this method as the way to extend the schema.
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation has it
 
 
 def _schemas() -> dict[str, Any]:

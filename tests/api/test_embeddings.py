@@ -29,10 +29,10 @@ def client(vectors: Live) -> Iterator[openai.OpenAI]:
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_one_vector_for_each_input_in_order(client: openai.OpenAI, encoding: str) -> None:
-    found = client.embeddings.create(model="vectors", input=["a", "four", "to"], encoding_format=encoding)  # type: ignore[arg-type]
+    found = client.embeddings.create(model="vectors", input=["a", "four", "to"], encoding_format=encoding)
     given = [row.embedding for row in found.data]
     if encoding == "base64":
-        given = [list(struct.unpack("<2f", base64.b64decode(v))) for v in given]  # type: ignore[arg-type]
+        given = [list(struct.unpack("<2f", base64.b64decode(v))) for v in given]
     assert given == [[1.0, 0.5], [4.0, 0.5], [2.0, 0.5]]
     assert [row.index for row in found.data] == [0, 1, 2]
     assert (found.usage.prompt_tokens, found.usage.total_tokens) == (7, 7)

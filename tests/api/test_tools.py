@@ -94,7 +94,7 @@ def test_the_turn_of_a_tool_reaches_the_engine(client: openai.OpenAI, tooled: Li
         calls.model_dump(exclude_none=True),
         {"role": "tool", "tool_call_id": "call_0_0", "content": "sunny"},
     ]
-    client.chat.completions.create(model="tooled", messages=messages, tools=[TOOL])  # type: ignore[arg-type, call-overload]
+    client.chat.completions.create(model="tooled", messages=messages, tools=[TOOL])
     turns = tooled.engine.requests[-1].messages
     assert [turn.role for turn in turns] == ["user", "assistant", "tool"]
     assert turns[1].content == ""

@@ -46,7 +46,7 @@ def test_phases_then_a_drain_that_finishes_what_runs(profile: str, tmp_path: Pat
         assert own.post("/generate", prompt="x")[1]["error"]["code"] == "draining"
         events = [first, *stream]
         assert events[-1] is None
-        assert events[-2]["usage"]["completion_tokens"] == 60  # type: ignore[index]
+        assert events[-2]["usage"]["completion_tokens"] == 60
         assert own.process.wait(20) == 0
         until(lambda: gone(engine), "the engine is gone", 5)
         assert "Traceback" not in own.printed()

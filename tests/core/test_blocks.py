@@ -103,7 +103,7 @@ histories = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(histories)
-def test_any_history_keeps_the_books(history: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_any_history_keeps_the_books(history: list[tuple]) -> None:
     """Totals add up, no page has two contents, and what is shared holds just those tokens."""
     blocks = Blocks(12, PAGE)
     held: list[tuple[Table, list[int]]] = []

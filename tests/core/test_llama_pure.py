@@ -193,7 +193,7 @@ def test_a_completion(kind: str, reason: str) -> None:
         {"content": "", "tokens": [0], "prompt_progress": {"total": 9}, "stop": False}
     ).encode()
     events = fed(choice, progress, word("The", 1), word(" end", 2), end(kind, 3))
-    assert events == [Delta(1, "The"), Delta(1, " end"), Finished(1, reason)]  # type: ignore[arg-type]
+    assert events == [Delta(1, "The"), Delta(1, " end"), Finished(1, reason)]
     assert (choice.completion_tokens, choice.cached_tokens, choice.complete) == (3, 3, True)
 
 

@@ -26,7 +26,7 @@ def config(folder: Path, **changes: object) -> WorkerConfig:
         "sources": (str(folder),), "context": 256, "slots": 8, "batch_tokens": 48, "kv_tokens": 2048,
         "default_max_tokens": 32, "device": "cpu", "threads": 1,
     }  # fmt: skip
-    return WorkerConfig(**{**sizes, **changes})  # type: ignore[arg-type]
+    return WorkerConfig(**{**sizes, **changes})
 
 
 @pytest.fixture(scope="session")

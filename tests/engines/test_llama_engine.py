@@ -84,7 +84,7 @@ def test_three_choices_over_two_slots_are_one_stream() -> None:
             events = await answer(made, "[say:one two three]", n=3)
             assert sum(isinstance(event, Started) for event in events) == 1
             assert {text_of(events, choice) for choice in range(3)} == {"one two three"}
-            assert events[-1].usage.completion_tokens == 9  # type: ignore[union-attr]
+            assert events[-1].usage.completion_tokens == 9
 
     run(test)
 
@@ -391,7 +391,7 @@ def test_who_waits_for_a_restart_is_told_when_it_is_called_off() -> None:
             await made.price(request)
             os.kill(pid_of(made), signal.SIGKILL)
             await until(lambda: not isinstance(made.state(), Ready), "its death is noticed")
-            waiting = asyncio.create_task(anext(made.stream(request)))  # type: ignore[arg-type]
+            waiting = asyncio.create_task(anext(made.stream(request)))
             await asyncio.sleep(0)
             await made.stop()
             with pytest.raises(NotReady):

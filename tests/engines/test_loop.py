@@ -39,7 +39,7 @@ def prompts(count: int, longest: int, seed: int = 1) -> list[list[int]]:
 def generated(folder: Path, ids: list[int], count: int) -> list[int]:
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     out = reference.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, pad_token_id=0)
-    return out[0, len(ids) :].tolist()  # type: ignore[no-any-return]
+    return out[0, len(ids) :].tolist()
 
 
 @pytest.mark.parametrize(("kind", "changes"), SHAPES, ids=str)
@@ -258,7 +258,7 @@ def test_an_error_in_one_choices_text_costs_its_request_alone(model: Model) -> N
     def broken(token: int) -> str:
         raise ValueError("Invalid prefix encountered")
 
-    next(c for c in driver.loop._running.values() if c.request_id == "b").text.feed = broken  # type: ignore[method-assign]
+    next(c for c in driver.loop._running.values() if c.request_id == "b").text.feed = broken
     driver.finish()
     assert driver.text("a") == wanted
     assert driver.released("b").code == "engine_fault"

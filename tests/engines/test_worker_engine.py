@@ -80,7 +80,7 @@ async def begun(made: WorkerEngine, id: str) -> AsyncGenerator[Event]:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
+    asyncio.run(test())
 
 
 def test_an_answer_comes_as_started_deltas_finished_done() -> None:
@@ -225,7 +225,7 @@ def test_stop_leaves_nobody_behind() -> None:
             assert pid is not None
             grandchild = grandchild or psutil.Process(pid).children()[0].pid
         for gone in (pid, grandchild):
-            await until(lambda gone=gone: not _alive(gone), f"process {gone} gone")  # type: ignore[misc]
+            await until(lambda gone=gone: not _alive(gone), f"process {gone} gone")
 
     run(test)
 

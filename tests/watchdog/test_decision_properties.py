@@ -42,7 +42,7 @@ limits = st.builds(
 
 
 @given(limits, st.lists(steps, max_size=40))
-def test_it_answers_whatever_it_sees(limits: Limits, history: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_it_answers_whatever_it_sees(limits: Limits, history: list[tuple]) -> None:
     state, now_s = State(), 0.0
     for wait_s, target, look, report in history:
         now_s += wait_s

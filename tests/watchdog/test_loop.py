@@ -116,7 +116,7 @@ def test_never_at_a_tick_that_found_nothing_out() -> None:
 
 def test_the_entry_grows_until_the_new_boot_is_ready() -> None:
     world = World(report=Report("b0", "ready", 10770.0, 1.0, running=2))
-    own = {GPU: replace(look(10803.0)[GPU], own_mib=10770.0)}  # type: ignore[index]
+    own = {GPU: replace(look(10803.0)[GPU], own_mib=10770.0)}
     world.play([own, own, own, own], 3)
     asked_s = world.now_s - 60.0
     world.journal.heard(Report("b0", "draining"), asked_s + 5)
@@ -232,7 +232,7 @@ class TestNeverDies:
 
     def test_a_restart_is_remembered_even_if_it_can_not_be_written_down(self) -> None:
         world = World()
-        world.journal.restart = _fails  # type: ignore[method-assign]
+        world.journal.restart = _fails
         world.play([OVER] * 30, 8)
         assert world.restarted == ["llm-sidecar"]
         assert world.tally.errors == 1

@@ -359,16 +359,16 @@ def test_the_guard_is_not_the_leak(live: Live, run: Any) -> None:
     for fault in ("close", 500, "cut"):
         live.docker.faults["exec"] = fault
         calls = live.docker.called("/exec")
-        eventually(lambda calls=calls: live.docker.called("/exec") > calls)  # type: ignore[misc]
+        eventually(lambda calls=calls: live.docker.called("/exec") > calls)
     live.docker.faults.clear()
     calls = live.docker.called("/start")
     eventually(lambda: live.docker.called("/start") > calls)
     status = (proc / "status").read_text()
-    resident_kib = int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
+    resident_kib = int(re.search(r"VmRSS:\s+(\d+)", status)[1])
     print(f"resident: {resident_kib / 1024:.1f} MB")
     assert resident_kib < 40 * 1024
     assert len(list((proc / "fd").iterdir())) <= files + 3
-    assert int(re.search(r"Threads:\s+(\d+)", status)[1]) <= 5  # type: ignore[index]
+    assert int(re.search(r"Threads:\s+(\d+)", status)[1]) <= 5
 
 
 def test_frozen_and_woken_it_neither_bunches_nor_strikes(live: Live, run: Any) -> None:

@@ -18,7 +18,7 @@ OVER, UNDER = 10800.0, 9000.0
 def container(boot: int = 1, state: str = "running", **more: object) -> Container:
     """The container in its `boot`th boot, known by the host's process id."""
     found = Container("c1", "llm-sidecar", state, root_pid=100 * boot, pids=frozenset({100 * boot}))
-    return replace(found, **more)  # type: ignore[arg-type]
+    return replace(found, **more)
 
 
 def look(used: float | Unknown | None, own: float | None = None) -> Look:

@@ -37,7 +37,7 @@ def test_what_is_fetched_lies_where_the_hubs_client_looks_and_is_not_asked_for_a
     assert try_to_load_from_cache(REPO, NAME, cache_dir=machine.cache) == str(first.files.model)
     assert blob.served_bytes == len(MODEL)
     assert blob.authorizations == [None], "the token stays with the hub"
-    fractions = [told.fraction for told in first.told[:-1]]  # type: ignore[union-attr]
+    fractions = [told.fraction for told in first.told[:-1]]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     asked = list(machine.hub.requests)

@@ -77,7 +77,7 @@ def test_after_an_unload_there_is_no_child_and_no_memory(server: Program) -> Non
     assert llamas(server) == []
     assert held(server) == 0
     status, body = chat(server)
-    assert (status, body["error"]["code"]) == (503, "model_not_loaded")  # type: ignore[index]
+    assert (status, body["error"]["code"]) == (503, "model_not_loaded")
     assert server.get("/health")[1]["phase"] == "unloaded"
     status, _ = server.post("/models/load", model="first")
     assert status in (200, 202)
