@@ -17,11 +17,13 @@ from sidecar.cli import COMMANDS, main
 from sidecar.doctor import docker_finding, examine
 from sidecar.settings import Settings
 from tests.fakes.live import live_server
+from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 
 
-def typed(*words: str, **environ: str) -> tuple[int, str, str]:
+def started(*words: str, **environ: str) -> tuple[int, str, str]:
+    """The same as `typed`, as a program."""
     done = subprocess.run(
         [sys.executable, "-m", "sidecar", *words],
         cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=60,
@@ -30,10 +32,15 @@ def typed(*words: str, **environ: str) -> tuple[int, str, str]:
 
 
 def test_help_names_every_command() -> None:
-    code, said, _ = typed("--help")
+    code, said, _ = started("--help")
     assert code == 0
     assert all(f"  {name} " in said for name in COMMANDS)
     assert typed()[0] == 64
+
+
+@pytest.mark.parametrize("words", [(), ("profiles",), ("plan", "nobody"), ("check", "--fly")])
+def test_the_program_does_what_its_main_function_does(words: tuple[str, ...]) -> None:
+    assert started(*words) == typed(*words)
 
 
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +83,7 @@ def test_download_of_the_embedded_model_says_where_it_is() -> None:
 
 
 def test_download_of_what_is_nowhere_says_why() -> None:
-    code, _, said = typed("download", MODEL_ID="nobody/nothing", HF_HUB_OFFLINE="1")
+    code, _, said = started("download", MODEL_ID="nobody/nothing", HF_HUB_OFFLINE="1")
     assert code == 66
     assert "nobody/nothing" in said
     assert "Traceback" not in said

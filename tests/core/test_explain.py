@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from sidecar.fit import fit
 from sidecar.gpu import GpuReading, GpuUnreadable
 from sidecar.registry import load_registry
 from sidecar.settings import DEFAULT_REGISTRY, load
+from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 HELP = Path(__file__).parent / "llama_help"
@@ -32,12 +32,7 @@ def _no_llama_server_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 
 
-def typed(*words: str, **environ: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", *words],
-        cwd=ROOT, env={"PATH": "/nowhere", **environ}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+bare = functools.partial(typed, PATH="/nowhere")
 
 
 def explained(*argv: str, **environ: str) -> Explanation:
@@ -104,14 +99,14 @@ def test_the_command_is_the_one_of_the_binary_that_is_here(llama_server: str) ->
 
 
 def test_what_the_binary_can_not_do_is_refused_as_at_a_start(llama_server: str) -> None:
-    code, _, said = typed("plan", "qwen3-vl-30b", LLAMA_SERVER_PATH=llama_server)
+    code, _, said = bare("plan", "qwen3-vl-30b", LLAMA_SERVER_PATH=llama_server)
     assert (code, said.count("\n")) == (78, 1)
     assert "profile qwen3-vl-30b: llamacpp.mmproj_filename needs --mmproj" in said
     assert "this llama-server (2024)" in said
 
 
 def test_without_a_binary_the_line_is_shown_all_the_same() -> None:
-    code, said, _ = typed("plan", "embedded-gguf")
+    code, said, _ = bare("plan", "embedded-gguf")
     assert code == 0
     assert "--parallel 16" in said
     assert "set LLAMA_SERVER_PATH" in " ".join(said.split())
@@ -152,13 +147,13 @@ def test_it_fits_the_terminal_but_for_the_command(columns: int) -> None:
 
 
 def test_profiles_marks_the_active_one_and_says_what_fits() -> None:
-    code, said, _ = typed("profiles", LLM_PROFILE_NAME="stheno-q4_k_m")
+    code, said, _ = bare("profiles", LLM_PROFILE_NAME="stheno-q4_k_m")
     assert code == 0
     lines = [line for line in said.splitlines() if line.startswith("*")]
     assert [line.split()[1] for line in lines] == ["stheno-q4_k_m"]
     for name in load_registry(DEFAULT_REGISTRY).profiles:
         assert re.search(rf"(?m)^.  {re.escape(name)} ", said)
-    code, said, _ = typed("profiles", MODEL_PATH="/x/model.gguf")
+    code, said, _ = bare("profiles", MODEL_PATH="/x/model.gguf")
     assert re.search(r"(?m)^\*  own ", said)
 
 
@@ -191,6 +186,6 @@ def test_a_profile_is_described_with_the_figure_that_profiles_prints() -> None:
     ],
 )
 def test_a_wrong_choice_is_one_line_and_78(words: list[str], said: str) -> None:
-    code, _, line = typed(*words)
+    code, _, line = bare(*words)
     assert (code, line.count("\n")) == (78, 1)
     assert said in line
