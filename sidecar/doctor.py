@@ -20,10 +20,10 @@ from sidecar import gpu, weights
 from sidecar.announce import url_of
 from sidecar.budget import MIB
 from sidecar.errors import StartError
+from sidecar.listening import listening
 from sidecar.model_files import expected_files
 from sidecar.profiles import Profile
 from sidecar.registry import load_registry
-from sidecar.serve import listening
 from sidecar.settings import Settings
 
 DOCKER_SECONDS = 10

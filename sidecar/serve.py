@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Awaitable, Iterator
@@ -25,9 +24,10 @@ from sidecar import control, logs
 from sidecar.announce import announce, loaded, warn_if_open
 from sidecar.api import create_app
 from sidecar.control import Control
-from sidecar.errors import ConfigError, PortInUse
+from sidecar.errors import PortInUse
 from sidecar.gate import Gate
 from sidecar.generation import Engine, Failed, ServiceState
+from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile
 from sidecar.progress import Show
@@ -38,7 +38,6 @@ from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.serve")
 
-BACKLOG = 512
 CLOSE_SECONDS = 5
 LINGER_SECONDS = 0.3
 
@@ -130,37 +129,6 @@ async def warm(settings: Settings, show: Show) -> ServiceState:
         return await loaded(service, show)
     finally:
         await service.stop()
-
-
-@contextlib.contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The bound socket. PortInUse when somebody else has it."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listener = _bound(found[0][0], found[0][4])
-    except (socket.gaierror, UnicodeError):
-        raise ConfigError(f"HOST={host!r}: no address of this name") from None
-    except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
-        raise PortInUse(
-            f"can not listen on {host} port {port}: {why}; choose another with PORT or --port"
-        ) from None
-    with listener:
-        yield listener
-
-
-def _bound(family: int, address: Any) -> socket.socket:
-    # Only of a socket that names its protocol does asyncio know that it is TCP, and turns off
-    # Nagle's delay, which would cost every answer on a kept connection 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 class Listener(uvicorn.Server):

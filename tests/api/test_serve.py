@@ -20,7 +20,8 @@ import pytest
 from sidecar.announce import address
 from sidecar.errors import ConfigError
 from sidecar.generation import Ready
-from sidecar.serve import _refused, listening
+from sidecar.listening import listening
+from sidecar.serve import _refused
 from sidecar.settings import Settings
 from tests.fakes.engine import ANSWER
 

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from sidecar.api import create_app
 from sidecar.errors import ConfigError
 from sidecar.gate import Gate
+from sidecar.listening import listening
 from sidecar.metrics import Metrics
-from sidecar.serve import listening
 from sidecar.service import Service
 from sidecar.shelf import ServedModel, Shelf
 from tests.fakes.engine import ScriptedEngine

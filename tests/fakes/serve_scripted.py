@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from sidecar import logs
 from sidecar.api import create_app
 from sidecar.gate import Gate
+from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.registry import load_registry
-from sidecar.serve import Parts, listening, run
+from sidecar.serve import Parts, run
 from sidecar.service import Service
 from sidecar.settings import Settings, load
 from sidecar.shelf import only
