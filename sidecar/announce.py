@@ -26,6 +26,7 @@ from sidecar.generation import (
     Unloaded,
     Usage,
 )
+from sidecar.listening import url_of
 from sidecar.profiles import Profile
 from sidecar.progress import Show, shown
 from sidecar.service import Service
@@ -79,12 +80,6 @@ def _teller(settings: Settings) -> Callable[[str], None]:
 def address(settings: Settings, listener: socket.socket) -> str:
     """The URL that works from this machine; of a container, from the machine that it is published on."""
     return url_of(settings.reached_at, settings.publish_port or listener.getsockname()[1])
-
-
-def url_of(host: str, port: int) -> str:
-    """The URL of what listens on that address, from this machine."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
-    return f"http://[{name}]:{port}" if name.count(":") > 1 and "[" not in name else f"http://{name}:{port}"
 
 
 async def ask(service: Service) -> str:

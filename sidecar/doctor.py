@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar import gpu, weights
-from sidecar.announce import url_of
 from sidecar.budget import MIB
 from sidecar.errors import StartError
-from sidecar.listening import listening
+from sidecar.listening import listening, url_of
 from sidecar.model_files import expected_files
 from sidecar.profiles import Profile
 from sidecar.registry import load_registry

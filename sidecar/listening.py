@@ -1,4 +1,4 @@
-"""The socket that the service listens on, taken before anything is loaded."""
+"""The socket that the service listens on, taken before anything is loaded, and its URL."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         ) from None
     with listener:
         yield listener
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of what listens on that address, from this machine."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://[{name}]:{port}" if name.count(":") > 1 and "[" not in name else f"http://{name}:{port}"
 
 
 def _bound(family: int, address: Any) -> socket.socket:
