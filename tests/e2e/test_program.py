@@ -75,11 +75,10 @@ def test_a_load_that_can_not_succeed_ends_the_start(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named_before_anything_is_loaded(server: Program) -> None:
-    began = time.monotonic()
-    code, _, err = finished("--port", str(server.port))
+    # A model that is not there is what looking for it would end with.
+    code, _, err = finished("--port", str(server.port), "--model_path", "/nowhere")
     assert (code, err.count("\n")) == (71, 1)
     assert str(server.port) in err
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
