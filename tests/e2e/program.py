@@ -144,7 +144,7 @@ def program(folder: Path, *flags: str, **environ: str) -> Iterator[Program]:
                 process.wait()
 
 
-def finished(*flags: str, seconds: float = 60, **environ: str) -> tuple[int, str, str]:
+def finished(*flags: str, seconds: float = 100, **environ: str) -> tuple[int, str, str]:
     """Run `server.py` to its end: exit code, standard output, standard error."""
     done = subprocess.run(
         [sys.executable, "server.py", *flags],

@@ -35,7 +35,7 @@ def test_the_api_process_never_imports_torch(server: Program) -> None:
 
 def test_json_lines_are_json_lines_from_the_first_to_the_last(tmp_path: Path) -> None:
     with program(tmp_path, LOG_FORMAT="json", HOST="0.0.0.0") as own:
-        until(lambda: '"message": "ready"' in own.printed(), "the ready line")
+        until(lambda: '"message": "ready"' in own.printed(), "the ready line", 100)
         own.process.send_signal(signal.SIGTERM)
         own.process.wait(20)
         lines = [json.loads(line) for line in own.printed().splitlines()]
