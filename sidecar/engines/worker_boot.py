@@ -56,7 +56,9 @@ class Boot:
 
     def send(self, message: ToWorker) -> None:
         """Queue one frame; a closed socket is noticed by the reader."""
-        self._writer.write(messages.frame(message))
+        # uvloop raises where asyncio's own loop only drops what is written after the end.
+        if not self._writer.transport.is_closing():
+            self._writer.write(messages.frame(message))
 
     def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
         """Make the request known and have it prepared; what is said of it comes in the queue."""

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +109,12 @@ class Program:
 
 
 def _is_engine(process: psutil.Process) -> bool:
-    """Our worker, or a llama-server with a model: it is also asked for its version."""
+    """Our worker (or a fake one), or a llama-server with a model: it is also asked for its version."""
     try:
         line = process.cmdline()
     except psutil.NoSuchProcess:
         return False
-    return "sidecar.worker" in line or ("--model" in line and any("llama-server" in word for word in line))
+    return "--fd" in line or ("--model" in line and any("llama-server" in word for word in line))
 
 
 def serving(profile: str) -> dict[str, str]:
@@ -124,12 +124,14 @@ def serving(profile: str) -> dict[str, str]:
 
 
 @contextmanager
-def program(folder: Path, *flags: str, **environ: str) -> Iterator[Program]:
-    """Start `server.py`; it is killed at the end if it still runs."""
+def program(
+    folder: Path, *flags: str, entry: Sequence[str] = ("server.py",), **environ: str
+) -> Iterator[Program]:
+    """Start `server.py`, or what else Python shall run; it is killed at the end if it still runs."""
     port, output = free_port(), folder / "output.txt"
     with output.open("w") as sink:
         process = subprocess.Popen(
-            [sys.executable, "server.py", "--port", str(port), *flags],
+            [sys.executable, *entry, "--port", str(port), *flags],
             cwd=ROOT, env={**CLEAN, **environ}, stdout=sink, stderr=sink, text=True,
         )  # fmt: skip
     try:

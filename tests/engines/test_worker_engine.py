@@ -14,6 +14,7 @@ from typing import cast
 
 import psutil
 import pytest
+import uvloop
 
 from sidecar.engines.child import Child, restart_delay_s
 from sidecar.engines.worker import WorkerEngine
@@ -26,6 +27,7 @@ from sidecar.generation import (
     Finished,
     GenerationRequest,
     Loading,
+    Price,
     Ready,
     Started,
 )
@@ -120,6 +122,26 @@ def test_a_worker_killed_in_mid_stream_is_a_typed_error_and_comes_back() -> None
             assert isinstance((await answer(made, "b", "again"))[-1], Done)
 
     run(test)
+
+
+def test_what_is_asked_in_the_moment_of_a_death_is_asked_of_the_next_worker() -> None:
+    """On the product's own loop, which raises when a closed socket is written to."""
+
+    async def test() -> None:
+        async with engine() as made:
+            await ready(made)
+            assert made.worker_pid is not None
+            os.kill(made.worker_pid, signal.SIGKILL)
+            prices = []
+            while isinstance(made.state(), Ready):
+                request = GenerationRequest(f"at-{len(prices)}", "four little words here")
+                prices.append(asyncio.create_task(made.price(request)))
+                await asyncio.sleep(0)
+            found = await asyncio.gather(*prices, return_exceptions=True)
+            # The last of them may have come when its death was known.
+            assert {price for price in found if not isinstance(price, NotReady)} == {Price(4, 4, 1)}
+
+    uvloop.run(test())
 
 
 def test_a_request_that_only_waited_does_not_notice_a_restart() -> None:

@@ -1,7 +1,7 @@
 """A worker without a model: `python worker.py SCRIPT... --fd N`, started in place of the real one.
 
-It echoes: the answer to a prompt is the prompt's words, one a step. What it does wrong is said by
-the words of SCRIPT:
+It echoes: each choice of the answer to a prompt is the prompt's words, one a step. What it does
+wrong is said by the words of SCRIPT:
 
     refuse          answers Load with Refused
     die-loading     exits 3 in place of loading
@@ -10,6 +10,7 @@ the words of SCRIPT:
     garbage         writes a frame that is not msgpack
     orphan          leaves a grandchild that holds stderr open, and prints its pid
     stubborn        ignores SIGTERM and the end of its socket
+    slots=N         so many requests at a time, not 4
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.words: dict[str, list[str]] = {}
+        self.choices: dict[str, int] = {}
         self.given: dict[str, int] = {}
         self.begun = 0
 
@@ -57,8 +59,9 @@ class Echo:
         match message:
             case Load():
                 load()
-            case Prepare(id=id, text=text):
-                self.words[id] = (text or "").split()
+            case Prepare(id=id, text=text, messages=messages, n=n):
+                said = text or (messages[-1].content if messages else "")
+                self.words[id], self.choices[id] = said.split(), n
                 send(Priced(id, Price(len(self.words[id]), len(self.words[id]), 1)))
             case Begin(id=id) if "mute" not in SCRIPT:
                 self.begun += 1
@@ -72,13 +75,14 @@ class Echo:
 
     def step(self) -> None:
         for id in list(self.given):
-            words, at = self.words[id], self.given[id]
+            words, at, choices = self.words[id], self.given[id], self.choices[id]
             last = at + 1 >= len(words)
-            send(Step((Output(id, 0, f"{words[at]} ", "stop" if last else None),)))
+            end = "stop" if last else None
+            send(Step(tuple(Output(id, choice, f"{words[at]} ", end) for choice in range(choices))))
             self.given[id] += 1
             if last:
                 del self.words[id], self.given[id]
-                send(Released(id, Usage(len(words), len(words))))
+                send(Released(id, Usage(len(words), len(words) * choices)))
 
 
 def load() -> None:
@@ -95,7 +99,8 @@ def load() -> None:
         print(f"grandchild {child.pid}", file=sys.stderr, flush=True)
         send(Progress("load", 0.5, str(child.pid)))
     send(Progress("load", 0.5, "half way"))
-    send(Loaded("cpu", Capacity(4, 64, 16, 512), (("model", "echo"),), EngineStats()))
+    slots = next((int(word.partition("=")[2]) for word in SCRIPT if word.startswith("slots=")), 4)
+    send(Loaded("cpu", Capacity(slots, 64, 16, 512), (("model", "echo"),), EngineStats()))
 
 
 def main() -> None:
