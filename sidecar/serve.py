@@ -20,7 +20,7 @@ import uvloop
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
 
-from sidecar import control, logs
+from sidecar import control, descriptors, logs
 from sidecar.announce import announce, loaded, warn_if_open
 from sidecar.api import create_app
 from sidecar.control import Control
@@ -169,6 +169,7 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     """Load, announce, serve, drain, stop; the exit code."""
     stop = Stop()
     server = Listener(_uvicorn_config(parts.app))
+    descriptors.allow_many()
     warn_if_open(settings)
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
         async with control.listening(parts.service, settings.control_socket) as watchdog:

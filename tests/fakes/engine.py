@@ -1,7 +1,8 @@
 """An engine that follows a script written into the prompt. Deterministic, without a model.
 
     [say:some words]      answer these words (default: the capital of France)
-    [hold:2]              stop before token 2 until `release()`; 0 holds before `Started`
+    [hold:2]              stop before token 2 until `release()`; 0 holds before `Started`, one more than
+                          there are words before `Done`
     [fail:1:out_of_memory] raise that error before token 1; 0 raises before `Started`
     [price:model_not_ready] raise that error when priced
     [early]               end without `Done`, against the protocol
@@ -152,6 +153,8 @@ class ScriptedEngine:
                 yield Delta(choice, "", tool=piece)
             spoken += len(words)
             yield Finished(choice, "tool_calls" if calls else "length" if reason else "stop")
+            if choice + 1 == request.n:
+                await self._step(request, script, len(words) + 1)
         if not script.has("early"):
             yield Done(Usage(script.prompt_tokens, spoken, cached_tokens=0))
 
