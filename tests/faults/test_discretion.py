@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
@@ -177,19 +176,21 @@ def _written_by(own: Program) -> set[str]:
 def _routes() -> list[tuple[str, str]]:
     """What the application itself says it serves: a route of tomorrow is asked for too."""
     metrics = Metrics(CollectorRegistry())
-    app = create_app(Service(only(MODEL, ScriptedEngine()), MODEL, Gate(), metrics), metrics)
+    waiting: list[Any] = [*create_app(Service(only(MODEL, ScriptedEngine()), MODEL, Gate(), metrics), metrics).routes]
     found = []
-    for route in app.routes:
-        path = getattr(route, "path", "").replace("{name:path}", "x")
-        for method in sorted(getattr(route, "methods", None) or {"GET"}):
-            found.append((method, path))
-    assert any(isinstance(route, APIRoute) for route in app.routes)
+    while waiting:
+        route = waiting.pop()
+        if hasattr(route, "path"):
+            path = route.path.replace("{name:path}", "x")
+            found += [(method, path) for method in route.methods]
+        else:
+            waiting += route.original_router.routes
     return found
 
 
 def test_every_route_asks_for_the_key() -> None:
     routes = _routes()
-    assert len(routes) > 12
+    assert {("POST", "/generate"), ("POST", "/models/load"), ("GET", "/docs")} <= set(routes)
     with live_server(api_key=KEY) as live:
         open_ones = set()
         for method, path in (*routes, ("POST", "/v1/nothing"), ("OPTIONS", "/generate"), ("GET", "/metrics/")):
