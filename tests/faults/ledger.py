@@ -22,6 +22,8 @@ from tests.faults.clients import Ask, Outcome, asked
 SEED = 5
 AT_ONCE = 96
 PATHS = ("/v1/completions", "/v1/chat/completions", "/generate")
+Right = Callable[[Ask, Outcome], bool]
+Words = Callable[[str, random.Random], str]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Books:
         """The typed errors."""
         return Counter(outcome.code for outcome in self.outcomes if outcome.kind == "error")
 
-    def wrong(self) -> list[str]:
+    def wrong(self, is_right: Right) -> list[str]:
         """Every entry in which two accounts differ; nothing is wrong when it is empty."""
-        found = [problem for outcome in self.outcomes if (problem := self._wrong(outcome))]
+        found = [problem for outcome in self.outcomes if (problem := self._wrong(outcome, is_right))]
         written = Counter(line["outcome"] for lines in self.generations.values() for line in lines)
         if dict(written) != self.counted:
             found.append(f"the metrics count {self.counted}, the log {dict(written)}")
@@ -54,7 +56,7 @@ class Books:
             found.append("a request without an outcome")
         return found
 
-    def _wrong(self, outcome: Outcome) -> str | None:
+    def _wrong(self, outcome: Outcome, is_right: Right) -> str | None:
         answered = self.requests.get(outcome.id, [])
         generated = [line["outcome"] for line in self.generations.get(outcome.id, [])]
         if outcome.kind == "lost":
@@ -68,24 +70,27 @@ class Books:
         wanted = ["success"] if outcome.kind == "complete" else [outcome.code]
         if generated != wanted:
             return f"{outcome.id} ended with {wanted}, the log says {generated}"
-        if outcome.kind == "complete" and not _is_right(self.asks[outcome.id], outcome):
+        if outcome.kind == "complete" and not is_right(self.asks[outcome.id], outcome):
             return f"{outcome.id} got the answer of another: {outcome.texts}"
         return None
 
 
-def asks(count: int, seed: int = SEED, timeout_s: float = 0.03) -> list[Ask]:
+def own_words(id: str, draw: random.Random) -> str:
+    """A text that no other request has."""
+    return " ".join(f"{id}-{word}" for word in range(draw.randint(1, 6)))
+
+
+def asks(count: int, words: Words = own_words, timeout_s: float = 0.03, seed: int = SEED) -> list[Ask]:
     """Of every kind: both dialects, streamed and whole, several choices, short deadlines, early leavers."""
     draw = random.Random(seed)
-    return [_ask(f"r{index}", draw, timeout_s) for index in range(count)]
+    return [_ask(f"r{index}", draw, words, timeout_s) for index in range(count)]
 
 
-def _ask(id: str, draw: random.Random, timeout_s: float) -> Ask:
-    path = draw.choice(PATHS)
-    text = " ".join(f"{id}-{word}" for word in range(draw.randint(1, 6)))
-    body: dict[str, Any] = {}
-    kind = draw.random()
+def _ask(id: str, draw: random.Random, words: Words, timeout_s: float) -> Ask:
+    path, text, kind = draw.choice(PATHS), words(id, draw), draw.random()
+    body: dict[str, Any] = {"temperature": 0}
     if kind < 0.1:
-        text, body = f"{text} {'long ' * 400}".strip(), {"timeout": timeout_s}
+        text, body = f"{text} {'long ' * 400}".strip(), {**body, "timeout": timeout_s}
     if path != "/generate":
         body |= {"stream": draw.random() < 0.5, "n": draw.choice((1, 1, 1, 2, 3))}
     named = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
@@ -99,25 +104,36 @@ def text_of(ask: Ask) -> str:
     return str(body["messages"][0]["content"] if "messages" in body else body["prompt"])
 
 
-def _is_right(ask: Ask, outcome: Outcome) -> bool:
-    """The engine echoes, so that an answer that went astray shows."""
+def is_echo(ask: Ask, outcome: Outcome) -> bool:
+    """Right for an engine that echoes: an answer that went astray shows."""
     return outcome.texts == (f"{text_of(ask)} ",) * ask.body.get("n", 1)
 
 
-def run(port: int, wanted: Sequence[Ask], crash: Callable[[], None], crashes: int) -> list[Outcome]:
-    """Ask all of them, `AT_ONCE` at a time; `crash` is called that often, spread over them."""
-    return uvloop.run(_all(port, wanted, crash, crashes))
+def run(
+    port: int, wanted: Sequence[Ask], crash: Callable[[], None], crashes: int, pause_s: float = 0.0
+) -> list[Outcome]:
+    """Ask all of them, `AT_ONCE` at a time; `crash` is called that often, spread over them.
+
+    A client that got an error asks the next one after `pause_s`.
+    """
+    return uvloop.run(_all(port, wanted, crash, crashes, pause_s))
 
 
-async def _all(port: int, wanted: Sequence[Ask], crash: Callable[[], None], crashes: int) -> list[Outcome]:
-    waiting, outcomes = iter(wanted), []
+async def _all(
+    port: int, wanted: Sequence[Ask], crash: Callable[[], None], crashes: int, pause_s: float
+) -> list[Outcome]:
+    waiting = iter(wanted)
+    outcomes: list[Outcome] = []
     every = max(1, len(wanted) // (crashes + 1))
 
     async def client() -> None:
         for ask in waiting:
-            outcomes.append(await asked(port, ask))
+            outcome = await asked(port, ask)
+            outcomes.append(outcome)
             if len(outcomes) % every == 0 and len(outcomes) // every <= crashes:
                 crash()
+            if outcome.kind == "error":
+                await asyncio.sleep(pause_s)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):

@@ -166,7 +166,9 @@ def _written_by(own: Program) -> set[str]:
     for pid in (own.process.pid, *(child.pid for child in own.children())):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                flags = int(Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().split("flags:")[1].split()[0], 8)
+                flags = int(
+                    Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().split("flags:")[1].split()[0], 8
+                )
                 target = os.readlink(entry)
                 if flags & (os.O_WRONLY | os.O_RDWR) and os.path.isfile(target):
                     found.add(target)
@@ -176,7 +178,9 @@ def _written_by(own: Program) -> set[str]:
 def _routes() -> list[tuple[str, str]]:
     """What the application itself says it serves: a route of tomorrow is asked for too."""
     metrics = Metrics(CollectorRegistry())
-    waiting: list[Any] = [*create_app(Service(only(MODEL, ScriptedEngine()), MODEL, Gate(), metrics), metrics).routes]
+    waiting: list[Any] = [
+        *create_app(Service(only(MODEL, ScriptedEngine()), MODEL, Gate(), metrics), metrics).routes
+    ]
     found = []
     while waiting:
         route = waiting.pop()
@@ -193,7 +197,12 @@ def test_every_route_asks_for_the_key() -> None:
     assert {("POST", "/generate"), ("POST", "/models/load"), ("GET", "/docs")} <= set(routes)
     with live_server(api_key=KEY) as live:
         open_ones = set()
-        for method, path in (*routes, ("POST", "/v1/nothing"), ("OPTIONS", "/generate"), ("GET", "/metrics/")):
+        for method, path in (
+            *routes,
+            ("POST", "/v1/nothing"),
+            ("OPTIONS", "/generate"),
+            ("GET", "/metrics/"),
+        ):
             for spelling in {path, f"{path.rstrip('/')}/"}:
                 request = urllib.request.Request(live.url + spelling, method=method)
                 try:

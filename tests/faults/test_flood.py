@@ -53,7 +53,9 @@ def test_one_runs_32_wait_and_all_others_are_told_to_come_back(
         refused = [o for o in outcomes if o.kind == "error"]
         assert {o.status for o in refused} == {429}
         assert all(1 <= int(o.headers["retry-after"]) <= 60 for o in refused)
-        print(f"{count} at once: 429 after {quantile([o.seconds for o in refused], 0.5):.2f} s in the median;")
+        print(
+            f"{count} at once: 429 after {quantile([o.seconds for o in refused], 0.5):.2f} s in the median;"
+        )
         print(f"{len(probes)} probes, p99 {quantile(probes, 0.99):.0f} ms, worst {max(probes):.0f} ms")
         assert max(probes) < 30_000
         until(lambda: process.num_fds() <= base, "all descriptors given back", 10)

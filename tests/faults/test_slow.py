@@ -109,7 +109,11 @@ def test_the_deadlines_end_them(own: Program, kind: Any, seconds: float) -> None
         assert time.monotonic() - began < seconds, f"{len(slow) - len(ended)} are still there"
         for connection in slow:
             connection.turn()
-            if kind is not blind_readers and connection not in ended and (said := connection.said()) is not None:
+            if (
+                kind is not blind_readers
+                and connection not in ended
+                and (said := connection.said()) is not None
+            ):
                 ended[connection] = said
         if kind is blind_readers and len(psutil.Process(own.process.pid).net_connections()) < EACH:
             break

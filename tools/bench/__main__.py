@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.engines import llama_binary
 from sidecar.errors import ConfigError
-from tools.bench import checkpoint, events, machine, overhead, report, sampler, speed, start
+from tools.bench import checkpoint, events, faults, machine, overhead, report, sampler, speed, start
 from tools.bench.figures import Point, rounded
 from tools.bench.servers import ROOT, Sizes
 from tools.bench.show import progress
@@ -26,16 +26,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small pair of each; nothing in docs/")
     parser.add_argument("--llama", action="store_true", help="only what stands in front of llama-server")
+    parser.add_argument("--faults", action="store_true", help="only what faults cost")
     options = parser.parse_args()
     try:
         binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
     except ConfigError as error:
         parser.exit(error.exit_code, f"{error.message}\n")
-    # What is not measured stays: `make gpu-test` writes its part, `--llama` its own.
+    # What is not measured stays: `make gpu-test` writes its part, `--llama` and `--faults` their own.
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    if not options.llama:
+    everything = not (options.llama or options.faults)
+    if everything:
         results |= measure(options.quick)
-    results["llama"] = measure_llama(binary, options.quick)
+    if everything or options.llama:
+        results["llama"] = measure_llama(binary, options.quick)
+    if everything or options.faults:
+        results["faults"] = faults.measure(binary, options.quick)
     if not options.quick:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))

@@ -27,6 +27,7 @@ def render(results: dict[str, Any]) -> str:
         if points := [p for p in results["points"] if p["table"] == key]:
             parts.append(f"### {title}\n\n{_table(points)}")
     parts.append(_llama(results.get("llama")))
+    parts.append(_faults(results.get("faults")))
     parts.append(_gpu(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
@@ -44,6 +45,8 @@ def write(document: Path, results: dict[str, Any]) -> None:
     """Put the tables of the results into the file."""
     document.write_text(replace(document.read_text("utf-8"), render(results)), "utf-8")
 
+
+ENGINES = {"embedded-gguf": "llama-server", "embedded": "transformers"}
 
 LLAMA_TABLES = {
     "overhead": "Tokens per second through the sidecar (`ours`) and from llama-server itself (`theirs`)",
@@ -66,6 +69,35 @@ def _llama(llama: dict[str, Any] | None) -> str:
         if points := [p for p in llama["points"] if p["table"] == key]:
             parts.append(f"### {heading}\n\n{(_limits if key == 'cost' else _table)(points)}")
     return "\n\n".join(parts)
+
+
+def _faults(faults: dict[str, Any] | None) -> str:
+    title = "## What faults cost"
+    if faults is None:
+        return f"{title}\n\nNot measured here: `python -m tools.bench --faults` fills this in."
+    m, kept = faults["machine"], faults["ledger"]
+    kinds, codes = kept["kinds"], ", ".join(f"{name} {count}" for name, count in kept["codes"].items())
+    lines = [
+        title,
+        "",
+        f"{faults['build']}; measured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
+        f"{m['busy_by_others_cores']:.2f} cores busy.",
+        "",
+        f"{kept['requests']} requests of every kind in {_number(kept['seconds'])} s, llama-server killed "
+        f"{kept['kills']} times meanwhile: {kinds['complete']} complete, {kinds['error']} answered with an error that "
+        f"says why ({codes}), {kinds['left']} whose client left by itself, **{kinds['lost']} lost**.",
+        "",
+        "Seconds from SIGKILL to the first right answer, the wait before the restart included (1, 2, 4, 8 s for the "
+        "first to fourth death within ten minutes):",
+        "",
+        "| engine | kills | median | p95 | worst | after the 1st | 2nd | 3rd | 4th |",
+        "|---|" + "---:|" * 8,
+    ]
+    for profile, found in faults["recovery"].items():
+        figures = (found["median_s"], found["p95_s"], found["worst_s"], *found["median_s_by_death"])
+        seconds = " | ".join(f"{_number(value)} s" for value in figures)
+        lines.append(f"| {ENGINES[profile]} | {found['kills']} | {seconds} |")
+    return "\n".join(lines)
 
 
 def _machine(results: dict[str, Any]) -> str:
