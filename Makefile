@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-llama test-docker demo check format bench gpu-test lock clean
+.PHONY: help install serve test test-llama test-long test-docker demo check format bench gpu-test lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,7 +22,10 @@ test: $(VENV)/dev.installed  ## everything the tests need, then the tests
 	@$(PY) -m pytest
 
 test-llama: $(VENV)/dev.installed  ## the tests that need a llama-server (LLAMA_SERVER_PATH, else on PATH)
-	@$(PY) -m pytest -m llama
+	@$(PY) -m pytest -m 'llama and not long'
+
+test-long: $(VENV)/dev.installed  ## the long form of the tests of faults: 10,000 requests, deadlines waited for
+	@$(PY) -m pytest -m 'long and not llama' tests/faults
 
 test-docker: $(VENV)/dev.installed  ## builds the CPU images and tests them on this machine's Docker engine
 	@$(PY) -m pytest tests/docker -s

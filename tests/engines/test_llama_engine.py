@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from sidecar.engines.llama_boot import LEASH
 from sidecar.errors import (
@@ -155,6 +156,20 @@ def test_whatever_it_answers_is_an_error_of_ours_and_the_next_answer_is_whole(
             assert text_of(await answer(made, "[say:well]")) == "well"
 
     run(test)
+
+
+def test_what_it_started_does_not_outlive_it() -> None:
+    """On the product's own loop: asyncio's waits for the end of a pipe that the grandchild holds open."""
+
+    async def test() -> None:
+        async with engine("orphan") as made:
+            await ready(made)
+            (grandchild,) = psutil.Process(pid_of(made)).children()
+            os.kill(pid_of(made), signal.SIGKILL)
+            await until(lambda: not alive(grandchild.pid), "its own child is gone")
+            await ready(made)
+
+    uvloop.run(test())
 
 
 def test_a_prompt_that_is_priced_while_it_dies_asks_the_next_one() -> None:

@@ -106,7 +106,8 @@ def text_of(ask: Ask) -> str:
 
 def is_echo(ask: Ask, outcome: Outcome) -> bool:
     """Right for an engine that echoes: an answer that went astray shows."""
-    return outcome.texts == (f"{text_of(ask)} ",) * ask.body.get("n", 1)
+    wanted = (f"{text_of(ask)} ",) * int(ask.body.get("n", 1))
+    return outcome.texts == wanted
 
 
 def run(

@@ -1,4 +1,4 @@
-"""What a request never does: show up in the log, write a file, make the server call anybody, get in without a key."""
+"""No request stands in the log, writes a file, makes the server call anybody, or enters without a key."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sidecar.metrics import Metrics
 from sidecar.service import Service
 from sidecar.shelf import only
 from tests.e2e.program import ROOT, Program, until
-from tests.faults.conftest import Serving, echoing
 from tests.fakes.engine import ScriptedEngine
 from tests.fakes.live import MODEL, live_server
+from tests.faults.conftest import echoing
 
 PROMPT, KEY, TOKEN = "canary-prompt-7f3a", "canary-key-91bc", "canary-token-55de"
 ENGINES = [

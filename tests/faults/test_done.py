@@ -1,4 +1,4 @@
-"""`[DONE]` if and only if the answer is complete, wherever the engine fails, judged by OpenAI's own client."""
+"""`[DONE]` if and only if the answer is complete, wherever the engine fails: OpenAI's own client judges."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.faults.clients import Outcome
 from tests.fakes.live import Live, live_server
+from tests.faults.clients import Outcome
 
 WORDS = " ".join(f"word{index}" for index in range(20))
 

@@ -1,4 +1,4 @@
-"""SIGTERM with much under way: what fits is finished, what does not ends with an error, nothing just stops."""
+"""SIGTERM with much under way: what fits is finished, the rest ends with an error, nothing just stops."""
 
 from __future__ import annotations
 

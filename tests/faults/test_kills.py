@@ -1,4 +1,4 @@
-"""The engine's process is killed at any moment, or stands still: a typed error, another life, right answers."""
+"""The engine's process is killed or stands still: a typed error, another life, right answers."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""200 clients that go away, at each of five moments: the places are free within a second, and all is counted."""
+"""200 clients that go away at each of five moments: their places are free within a second, all is counted."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -17,7 +16,6 @@ from tests.faults.ledger import counted, scraped
 LEAVERS = 200
 SLOTS, QUEUE = 4, 32
 WORDS = 6  # of the scripted answer
-Arrived = Callable[[], bool]
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +50,25 @@ def cancelled(own: Program) -> int:
     return counted(scraped(own.port)).get("cancelled", 0)
 
 
-def round_of(own: Program, script: str, arrived: Callable[[int], bool]) -> float:
+def round_of(own: Program, script: str) -> float:
     """As many as there are places come, and leave when they are where the script holds them; how long
     their places stay taken."""
     clients = [begin(own, script) for _ in range(SLOTS)]
-    until(lambda: own.active() == SLOTS and arrived(len(clients)), "all are there", 10)
+    until(lambda: own.active() == SLOTS, "all are there", 10)
     if "Finished" in script:
         for client in clients:
             _read_until(client, b'"finish_reason":"stop"')
     leave(clients)
     return until(lambda: own.active() == own.waiting() == 0, "places free", 10)
+
+
+def queue_of(own: Program, count: int) -> int:
+    """So many come, wait, and leave."""
+    clients = [begin(own, "queued") for _ in range(count)]
+    until(lambda: own.waiting() == count, "all wait", 10)
+    leave(clients)
+    assert until(lambda: own.waiting() == 0, "places free", 10) < 1.0
+    return count
 
 
 def _read_until(client: socket.socket, mark: bytes) -> None:
@@ -84,7 +91,7 @@ def _read_until(client: socket.socket, mark: bytes) -> None:
 def test_who_leaves_while_it_runs(server: Program, moment: str, script: str) -> None:
     before = cancelled(server)
     for _ in range(LEAVERS // SLOTS):
-        assert round_of(server, script, lambda _: True) < 1.0, moment
+        assert round_of(server, script) < 1.0, moment
     assert cancelled(server) - before == LEAVERS
     assert server.post("/generate", prompt="next")[0] == 200
 
@@ -94,11 +101,7 @@ def test_who_leaves_in_the_queue(server: Program) -> None:
     running = [begin(server, "[hold:1]") for _ in range(SLOTS)]
     until(lambda: server.active() == SLOTS, "a full house", 10)
     while left < LEAVERS:
-        clients = [begin(server, "queued") for _ in range(min(QUEUE, LEAVERS - left))]
-        until(lambda: server.waiting() == len(clients), "all wait", 10)
-        leave(clients)
-        assert until(lambda: server.waiting() == 0, "places free", 10) < 1.0
-        left += len(clients)
+        left += queue_of(server, min(QUEUE, LEAVERS - left))
     assert cancelled(server) - before == LEAVERS
     leave(running)
     until(lambda: server.active() == 0, "idle", 5)
@@ -119,7 +122,7 @@ def test_they_leave_nothing_behind(server: Program) -> None:
     rss, fds = process.memory_info().rss, process.num_fds()
     for script in ("[hold:0]", "[hold:3]", f"[hold:{WORDS + 1}]"):
         for _ in range(LEAVERS // SLOTS // 3):
-            round_of(server, script, lambda _: True)
+            round_of(server, script)
     with contextlib.suppress(OSError):
         leave([begin(server, "unsaid", whole=False) for _ in range(LEAVERS)])
     until(lambda: process.num_fds() <= fds, "all descriptors given back", 10)

@@ -52,13 +52,13 @@ def measure(binary: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def question(id: str, draw: random.Random) -> str:
+def question(_: str, draw: random.Random) -> str:
     """One of some questions whose answers the embedded model knows."""
     return f"What is the capital of {draw.choice(sorted(ANSWERS))}?"
 
 
 def is_right(ask: Ask, outcome: Outcome) -> bool:
-    """Whether each choice names the capital that was asked for; a text of another kind has no wrong answer."""
+    """Whether each choice names the capital that was asked for; other texts have no wrong answer."""
     found = re.fullmatch(r"What is the capital of (\w+)\?", ledger.text_of(ask))
     return found is None or all(ANSWERS[found[1]] in text for text in outcome.texts)
 

@@ -84,11 +84,12 @@ def _faults(faults: dict[str, Any] | None) -> str:
         f"{m['busy_by_others_cores']:.2f} cores busy.",
         "",
         f"{kept['requests']} requests of every kind in {_number(kept['seconds'])} s, llama-server killed "
-        f"{kept['kills']} times meanwhile: {kinds['complete']} complete, {kinds['error']} answered with an error that "
-        f"says why ({codes}), {kinds['left']} whose client left by itself, **{kinds['lost']} lost**.",
+        f"{kept['kills']} times meanwhile: {kinds['complete']} complete, {kinds['error']} answered with an "
+        f"error that says why ({codes}), {kinds['left']} whose client left by itself, "
+        f"**{kinds['lost']} lost**.",
         "",
-        "Seconds from SIGKILL to the first right answer, the wait before the restart included (1, 2, 4, 8 s for the "
-        "first to fourth death within ten minutes):",
+        "Seconds from SIGKILL to the first right answer, the wait before the restart included (1, 2, 4, 8 s "
+        "for the first to fourth death within ten minutes):",
         "",
         "| engine | kills | median | p95 | worst | after the 1st | 2nd | 3rd | 4th |",
         "|---|" + "---:|" * 8,
