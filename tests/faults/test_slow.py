@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -64,7 +64,7 @@ def slow_bodies(own: Program) -> Iterator[Slow]:
 
 
 def blind_readers(own: Program) -> Iterator[Slow]:
-    """Each asks for a stream of megabytes, which fits into no buffer."""
+    """Each asks for a stream of more than a megabyte."""
     body: dict[str, Any] = {"prompt": "0123456789" * 1000, "stream": True, "n": 4}
     data = json.dumps({**body, "prompt": " ".join([body["prompt"]] * 40)}).encode()
     for _ in range(EACH):
@@ -100,24 +100,19 @@ def test_500_slow_connections_are_felt_by_nobody(own: Program) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("kind", "seconds"), [(slow_heads, 15), (slow_bodies, 35), (blind_readers, 75)])
-def test_the_deadlines_end_them(own: Program, kind: Any, seconds: float) -> None:
-    """Head 10 s, body 30 s (408), a write that nobody takes 60 s; whoever drips gets no more time."""
+@pytest.mark.parametrize(("kind", "seconds"), [(slow_heads, 15), (slow_bodies, 35)])
+def test_the_deadlines_end_them(
+    own: Program, kind: Callable[[Program], Iterator[Slow]], seconds: float
+) -> None:
+    """10 s for a head and 30 s for a body, and 408: whoever drips gets no more time."""
     slow, began = list(kind(own)), time.monotonic()
     ended: dict[Slow, bytes] = {}
     while len(ended) < len(slow):
         assert time.monotonic() - began < seconds, f"{len(slow) - len(ended)} are still there"
         for connection in slow:
             connection.turn()
-            if (
-                kind is not blind_readers
-                and connection not in ended
-                and (said := connection.said()) is not None
-            ):
+            if connection not in ended and (said := connection.said()) is not None:
                 ended[connection] = said
-        if kind is blind_readers and len(psutil.Process(own.process.pid).net_connections()) < EACH:
-            break
         time.sleep(0.2)
-    if kind is slow_bodies:
-        assert all(said.startswith(b"HTTP/1.1 408 ") for said in ended.values())
+    assert all(said.startswith(b"HTTP/1.1 408 ") for said in ended.values())
     assert own.post("/generate", prompt="still here")[0] == 200
