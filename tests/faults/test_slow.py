@@ -64,8 +64,8 @@ def slow_bodies(own: Program) -> Iterator[Slow]:
 
 
 def blind_readers(own: Program) -> Iterator[Slow]:
-    """Each asks for a stream of more than a megabyte."""
-    body: dict[str, Any] = {"prompt": "0123456789" * 1000, "stream": True, "n": 4}
+    """Each asks for a stream of hundreds of kilobytes."""
+    body: dict[str, Any] = {"prompt": "0123456789" * 250, "stream": True, "n": 4}
     data = json.dumps({**body, "prompt": " ".join([body["prompt"]] * 40)}).encode()
     for _ in range(EACH):
         yield Slow(own, HEAD + b"content-length: %d\r\n\r\n" % len(data) + data)
