@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from sidecar import control, descriptors, logs
 from sidecar.announce import announce, loaded, warn_if_open
 from sidecar.api import create_app
+from sidecar.api.connection import http_config
 from sidecar.control import Control
 from sidecar.errors import PortInUse
 from sidecar.gate import Gate
@@ -38,7 +39,6 @@ from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.serve")
 
-CLOSE_SECONDS = 5
 LINGER_SECONDS = 0.3
 
 
@@ -168,7 +168,7 @@ class Stop:
 async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     """Load, announce, serve, drain, stop; the exit code."""
     stop = Stop()
-    server = Listener(_uvicorn_config(parts.app))
+    server = Listener(http_config(parts.app))
     descriptors.allow_many()
     warn_if_open(settings)
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
@@ -236,20 +236,6 @@ async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             log.error("a task beside the server failed", exc_info=result)
-
-
-def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        # One parser, one behaviour: httptools differs on malformed requests.
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-    )
 
 
 @contextlib.contextmanager

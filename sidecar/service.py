@@ -67,6 +67,7 @@ class Service:
         self.gate = gate
         self.metrics = metrics
         self.created = int(time.time())
+        self._autoload = autoload
         self._drain_s = drain_s
         self._log_prompts = log_prompts
         self._held = Held(
@@ -79,6 +80,11 @@ class Service:
     def model(self) -> ServedModel:
         """The model that is held, or was the last."""
         return self._held.model
+
+    @property
+    def within_reach(self) -> tuple[ServedModel, ...]:
+        """The models that a request can be about without anybody loading one first."""
+        return self.shelf.models if self._autoload else (self.model,)
 
     async def start(self) -> None:
         """Begin loading; `state()` tells how far it is."""

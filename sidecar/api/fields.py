@@ -140,4 +140,5 @@ def _neutral(name: str, value: object) -> bool:
 
 
 def _unsupported(name: str, why: str) -> Unsupported:
-    return Unsupported(f"`{name[:64]}` {why} and is not supported here.", param=name[:64])
+    shown = printable(name)
+    return Unsupported(f"`{shown}` {why} and is not supported here.", param=shown)

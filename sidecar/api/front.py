@@ -1,6 +1,6 @@
 """The front door: what every request passes before a route sees it.
 
-In this order: request id, HTTP version, Host and Origin, key. Plain ASGI, since Starlette's
+In this order: request id, HTTP version, Host and Origin, size of the head, key. Plain ASGI, since Starlette's
 BaseHTTPMiddleware would stand between a stream and its client.
 """
 
@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.api.auth import OPEN_PATHS, HostCheck, KeyCheck
+from sidecar.api.connection import too_long
 from sidecar.api.errors import Refusal, answer
 from sidecar.errors import EngineFault
 from sidecar.logs import request_id
@@ -53,6 +54,8 @@ class Front:
         origin = headers.get("origin")
         if origin is not None and not self._hosts.allows_origin(origin, host):
             return Refusal(403, "origin_not_allowed", _ORIGIN_TEXT)
+        if (large := too_long(scope)) is not None:
+            return large
         if scope["path"] in OPEN_PATHS or self._keys.passes(_authorization(scope)):
             return None
         challenge = {"www-authenticate": "Bearer"}

@@ -43,7 +43,8 @@ def router(service: Service, ping_s: float) -> APIRouter:
 
     @routes.post("/chat/completions", response_model=None, openapi_extra=body_of(ChatBody))
     async def chat(request: Request) -> Response:
-        size = images.MAX_BODY_BYTES if any(model.vision for model in service.shelf.models) else MAX_BYTES
+        # Which one it is stands in the body: what the largest may need is read.
+        size = images.MAX_BODY_BYTES if any(model.vision for model in service.within_reach) else MAX_BYTES
         fields, headers = split_known(await json_object(request, max_bytes=size), ChatBody)
         body = validate(ChatBody, fields)
         model = await unless_gone(request.receive, service.choose(body.model, body.timeout))

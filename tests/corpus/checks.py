@@ -34,7 +34,9 @@ class Seen:
 def verify(seen: Seen) -> None:
     """The status, the form of a refusal or of a stream, and every check that the case names."""
     case, answer = seen.case, seen.answer
-    assert answer.status in case.expected, f"{answer.status} instead of {case.expected}: {answer.body[:300]!r}"
+    assert answer.status in case.expected, (
+        f"{answer.status} instead of {case.expected}: {answer.body[:300]!r}"
+    )
     if answer.status >= 400:
         _is_a_good_refusal(seen)
     elif answer.headers.get_content_type() == "text/event-stream":

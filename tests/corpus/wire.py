@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -48,22 +49,18 @@ def exchange(port: int, request: bytes, timeout_s: float, until_closed: bool = F
 
 
 def _send(client: socket.socket, request: bytes) -> None:
-    try:
+    # Whoever refuses early need not take the rest; what was answered is read all the same.
+    with contextlib.suppress(ConnectionError):
         client.sendall(request)
-    except ConnectionError:
-        pass  # whoever refuses early need not take the rest; what was answered is read below
 
 
 def _answer(client: socket.socket, head_only: bool) -> Answer:
     response = http.client.HTTPResponse(client, method="HEAD" if head_only else "GET")
     try:
         response.begin()
-    except ConnectionError:
+    except (ConnectionError, http.client.BadStatusLine):
         return Answer(0, closed=True)
-    except http.client.BadStatusLine:
-        return Answer(0, closed=True)
-    body = response.read()
-    return Answer(response.status, response.msg, body, closed=False)
+    return Answer(response.status, response.msg, response.read())
 
 
 def _ends(client: socket.socket) -> bool:

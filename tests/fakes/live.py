@@ -14,6 +14,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
+from sidecar.api.connection import Clocks, http_config
 from sidecar.errors import ConfigError
 from sidecar.gate import Gate
 from sidecar.listening import listening
@@ -82,6 +83,7 @@ def live_server(
     models: Sequence[ServedModel] = (MODEL,),
     autoload: bool = False,
     drain_s: float = 30.0,
+    clocks: Clocks | None = None,
     **access: Any,
 ) -> Iterator[Live]:
     """Serve the first model until the block ends. `access` goes to `create_app`.
@@ -99,8 +101,7 @@ def live_server(
         drain_s=drain_s,
     )
     app = create_app(service, metrics, **access)
-    config = uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=1)
-    server = _Server(config)
+    server = _Server(http_config(app, clocks, close_s=1))
     loop = asyncio.new_event_loop()
     with listening("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=_serve, args=(loop, server, listener))
