@@ -6,9 +6,10 @@ import json
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import psutil
 
 from tests.corpus.cases import Case
 from tests.corpus.wire import Answer, exchange
-from tests.e2e.program import Program, program, serving, until
+from tests.e2e.program import Program, program, serving
 
 HEALTH_SECONDS = 1.0
 ANSWER_SECONDS = 40.0
 GROWTH_BYTES = 64 * 1024**2
-QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
+# Two tokens: it is asked after every case.
+QUESTION, ANSWER = "What is the capital of France? The capital of France is", " Paris."
 
 
 class Tripwire:
@@ -63,10 +65,11 @@ class Server:
 
     program: Program
     key: str | None = None
-    engine: psutil.Process = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.engine = self.program.child()
+    @cached_property
+    def engine(self) -> psutil.Process:
+        """The process that is there when it is first asked for."""
+        return self.program.child()
 
     def ask(self, method: str, path: str, timeout_s: float, **body: Any) -> Answer:
         """An ordinary request."""
@@ -82,8 +85,8 @@ class Server:
         """It answers at once, its engine is the same, and what it says is right."""
         assert self.ask("GET", "/health", HEALTH_SECONDS).status == 200
         self.assert_same_engine()
-        answer = self.ask("POST", "/generate", ANSWER_SECONDS, prompt=QUESTION, max_length=10)
-        assert json.loads(answer.body) == {"generated_text": f" {ANSWER}"}
+        answer = self.ask("POST", "/generate", ANSWER_SECONDS, prompt=QUESTION, max_length=2)
+        assert json.loads(answer.body) == {"generated_text": ANSWER}
 
     def assert_same_engine(self) -> None:
         """The process that was there at first."""
@@ -105,7 +108,12 @@ class Bench:
     open: Server
     guarded: Server
     tripwire: Tripwire
+    deadlines: list[Future[str]] = field(default_factory=list)
     resident_bytes: dict[str, int] = field(default_factory=dict)
+
+    def note_engines(self) -> None:
+        """Those that are there now are to be there at the end."""
+        assert self.open.engine.pid != self.guarded.engine.pid
 
     def note_memory(self) -> None:
         """What both hold now is what they may hold later."""
@@ -135,27 +143,20 @@ class Bench:
 
     def prompt_tokens_of(self, text: str) -> int:
         """Of a conversation of one turn."""
-        return _prompt_tokens_of(self.open.program.port, text)
-
-
-@cache
-def _prompt_tokens_of(port: int, text: str) -> int:
-    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
-    raw = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n"
-    head += "Content-Type: application/json\r\n\r\n"
-    answer = exchange(port, head.encode() + raw, ANSWER_SECONDS)
-    return int(json.loads(answer.body)["usage"]["prompt_tokens"])
+        messages = [{"role": "user", "content": text}]
+        answer = self.open.ask(
+            "POST", "/v1/chat/completions", ANSWER_SECONDS, messages=messages, max_tokens=1
+        )
+        return int(json.loads(answer.body)["usage"]["prompt_tokens"])
 
 
 @contextmanager
 def bench(profile: str, first: Program, folder: Path, cases: Iterable[Case]) -> Iterator[Bench]:
-    """`first` serves the profile by default; the guarded one is started beside it."""
+    """`first` serves the profile by default; the guarded one is started beside it, and may still be at it."""
     with ExitStack() as stack:
         environ = {**serving(profile), **settings_of(cases)}
         guarded = stack.enter_context(program(folder, **environ))
         wire = stack.enter_context(tripwire())
-        until(guarded.announced, "ready", 100)
         yield Bench(profile, Server(first), Server(guarded, environ["API_KEY"]), wire)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.corpus.bench import Bench, bench
 from tests.corpus.cases import Case, load
 from tests.corpus.runs import send_all, tried
+from tests.e2e.program import until
 
 LLAMA = pytest.param("embedded-gguf", marks=pytest.mark.llama)
 
@@ -22,19 +23,21 @@ def cases() -> list[Case]:
 
 @pytest.fixture(scope="session", params=["embedded", LLAMA])
 def against(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Servers that have seen every case once, so that what is bought once is paid."""
+    """Servers that have seen every case once, so that what is bought once is paid.
+
+    The cases whose answer is a deadline are on their way from the first moment on.
+    """
     profile = str(request.param)
     first = request.getfixturevalue("llama_server" if profile == "embedded-gguf" else "transformers_server")
     everything = load()
-    with bench(profile, first, tmp_path_factory.mktemp("guarded"), everything) as found:
+    slow = [case for case in everything if case.slow]
+    with (
+        bench(profile, first, tmp_path_factory.mktemp("guarded"), everything) as found,
+        ThreadPoolExecutor(len(slow)) as pool,
+    ):
+        found.deadlines = [pool.submit(tried, found, case) for case in slow]
+        until(found.guarded.program.announced, "ready", 100)
+        found.note_engines()
         send_all(found, [case for case in everything if not case.slow])
         found.note_memory()
         yield found
-
-
-@pytest.fixture(scope="session")
-def slow(against: Bench) -> Iterator[dict[str, Future[str]]]:
-    """Those whose answer is a deadline: sent first, and waited for last."""
-    deadlines = [case for case in load() if case.slow]
-    with ThreadPoolExecutor(len(deadlines)) as pool:
-        yield {case.name: pool.submit(tried, against, case) for case in deadlines}

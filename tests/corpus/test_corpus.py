@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import Future
 
 from tests.corpus.bench import Bench
 from tests.corpus.cases import DECIDED_OTHERWISE, Case, load
@@ -24,26 +23,26 @@ def report(name: str, bench: Bench, cases: list[Case], wrong: list[str]) -> None
     assert bench.tripwire.visits == 0
 
 
-def test_in_order(against: Bench, cases: list[Case], slow: dict[str, Future[str]]) -> None:
+def test_in_order(against: Bench, cases: list[Case]) -> None:
     report("in order", against, cases, one_by_one(against, cases))
 
 
-def test_shuffled(against: Bench, cases: list[Case], slow: dict[str, Future[str]]) -> None:
+def test_shuffled(against: Bench, cases: list[Case]) -> None:
     mixed = random.Random(SEED).sample(cases, len(cases))
     report(f"shuffled by {SEED}", against, cases, one_by_one(against, mixed))
 
 
-def test_eight_at_a_time(against: Bench, cases: list[Case], slow: dict[str, Future[str]]) -> None:
+def test_eight_at_a_time(against: Bench, cases: list[Case]) -> None:
     report("eight at a time", against, cases, eight_at_a_time(against, cases))
 
 
-def test_streamed(against: Bench, cases: list[Case], slow: dict[str, Future[str]]) -> None:
+def test_streamed(against: Bench, cases: list[Case]) -> None:
     streamed = [case.streamed() for case in cases if case.can_stream]
     report("streamed", against, streamed, one_by_one(against, streamed))
 
 
-def test_those_that_wait_for_a_deadline(against: Bench, slow: dict[str, Future[str]]) -> None:
-    wrong = [line for future in slow.values() if (line := future.result())]
+def test_those_that_wait_for_a_deadline(against: Bench) -> None:
+    wrong = [line for future in against.deadlines if (line := future.result())]
     report("deadlines", against, [case for case in load() if case.slow], wrong)
     against.open.assert_unharmed()
 
