@@ -9,35 +9,31 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from sidecar import __version__
-from sidecar.api.schema import ChatBody, CompletionBody, GenerateBody
+from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, GenerateBody, ModelBody
+from sidecar.api.shapes import ANSWERS, ERROR, JSON, Shape
 
-BODIES: tuple[type[BaseModel], ...] = (GenerateBody, CompletionBody, ChatBody)
+BODIES: tuple[type[BaseModel], ...] = (GenerateBody, CompletionBody, ChatBody, EmbeddingsBody, ModelBody)
 REF = "#/components/schemas/{model}"
+NAMED = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A route's `openapi_extra`: its body, and the one shape of every error."""
+    """A route's `openapi_extra`: its body."""
     schema = {"$ref": REF.format(model=model.__name__)}
-    error = {
-        "description": "Refused or failed; the error says why.",
-        "content": {"application/json": {"schema": {"$ref": REF.format(model="Error")}}},
-    }
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        },
-        "responses": {"default": error},
-    }
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 def describe(app: FastAPI) -> None:
-    """Let /openapi.json hold the bodies."""
+    """Let /openapi.json hold the bodies, the answers, and the one shape of every error."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=__version__, routes=app.routes)
             found.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+            for path, operations in found["paths"].items():
+                for method, operation in operations.items():
+                    operation["responses"] = _responses(ANSWERS[method, path])
+                    operation |= {"parameters": [NAMED]} if "{name}" in path else {}
             app.openapi_schema = found
         return app.openapi_schema
 
@@ -45,28 +41,23 @@ def describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation has it
 
 
+def _responses(answers: dict[str, dict[str, Shape]]) -> dict[str, Any]:
+    error = {"schema": {"$ref": REF.format(model="Error")}}
+    known = {
+        status: {
+            "description": "Not ready." if status == "503" else "Done.",
+            "content": {media: {"schema": shape} for media, shape in content.items()},
+        }
+        for status, content in answers.items()
+    }
+    refused = {"description": "Refused or failed; the error says why.", "content": {JSON: error}}
+    return known | {"default": refused}
+
+
 def _schemas() -> dict[str, Any]:
-    found: dict[str, Any] = {"Error": _ERROR}
+    found: dict[str, Any] = {"Error": ERROR}
     for model in BODIES:
         schema = model.model_json_schema(ref_template=REF)
         found |= schema.pop("$defs", {})
         found[model.__name__] = schema
     return found
-
-
-_TEXT_OR_NULL = {"type": ["string", "null"]}
-_ERROR = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": _TEXT_OR_NULL,
-                "code": _TEXT_OR_NULL,
-            },
-        }
-    },
-}
