@@ -145,9 +145,10 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
-        events = _response(Refusal(status, code, message, type=kind))
+        name = uuid.uuid4().hex
+        events = _response(Refusal(status, code, message, type=kind), name)
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
-        log.info("request", extra={"status": status, "code": code})
+        log.info("request", extra={"status": status, "code": code, "request_id": name})
         self.transport.write_eof()
         self.flow.resume_reading()
         self._must_leave_within(self.clocks.linger_s)
@@ -175,7 +176,7 @@ _REFUSALS = {
 
 def too_long(scope: Scope) -> Refusal | None:
     """The refusal of an address or of headers that are larger than any honest request's."""
-    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL_BYTES:
         return Refusal(414, *_REFUSALS[414])
     headers = scope["headers"]
     if len(headers) > MAX_HEADERS or sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEADER_BYTES:
@@ -183,12 +184,12 @@ def too_long(scope: Scope) -> Refusal | None:
     return None
 
 
-def _response(refusal: Refusal) -> list[h11.Event]:
+def _response(refusal: Refusal, request_id: str) -> list[h11.Event]:
     body = json.dumps(envelope(refusal)).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", uuid.uuid4().hex.encode()),
+        (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
     ]
     reason = http.HTTPStatus(refusal.status).phrase.encode()

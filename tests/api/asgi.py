@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
 from sidecar.gate import Gate
+from sidecar.generation import Engine
 from sidecar.metrics import Metrics
 from sidecar.service import Service
 from sidecar.shelf import ServedModel, Shelf
@@ -37,9 +38,11 @@ class Application:
 
 
 @contextmanager
-def application(models: Sequence[ServedModel] = (EVERYTHING,)) -> Iterator[Application]:
-    """Over scripted engines; the first model is served. What it raises unexpectedly is raised in the test."""
-    service = Service(Shelf(tuple(models), lambda _: ScriptedEngine()), models[0], Gate(), metrics())
+def application(
+    models: Sequence[ServedModel] = (EVERYTHING,), open_engine: Callable[[], Engine] = ScriptedEngine
+) -> Iterator[Application]:
+    """The first model is served; each load opens an engine."""
+    service = Service(Shelf(tuple(models), lambda _: open_engine()), models[0], Gate(), metrics())
     app = create_app(service, service.metrics)
     transport = httpx.ASGITransport(app)
     with asyncio.Runner() as runner:

@@ -9,6 +9,7 @@ What it does from its start on is in FAKE_LLAMA, words with spaces between:
     no-props         /props is no route                 old-flags      --help knows no --ctx-size
     other-program    --help says something else         endless        --help never comes to an end
     small:100        a context of so many tokens        card           --list-devices shows one
+    record:FILE      writes each body it is sent, as a JSON line with its route
 
 What it answers is in the prompt: `[say:some words]`, one word a token, and
 
@@ -127,6 +128,9 @@ class Routes(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if file := word("record"):
+            with open(file, "a") as kept:
+                kept.write(json.dumps({"route": self.path, "body": body}) + "\n")
         routes = {
             "/tokenize": self.tokenize,
             "/apply-template": self.template,
