@@ -19,7 +19,8 @@ from starlette.types import Message
 from sidecar.api.body import INLINE_BYTES, MAX_BYTES, MAX_VALUES, json_object, parse
 from sidecar.api.errors import Refusal
 from sidecar.errors import BadRequest
-from tests.fakes.live import Live
+from sidecar.shelf import ServedModel
+from tests.fakes.live import Live, live_server
 
 JSON = {"content-type": "application/json"}
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
@@ -121,6 +122,16 @@ def test_too_large(http: httpx.Client) -> None:
     assert (declared.status_code, chunked.status_code) == (413, 413)
     assert declared.json()["error"]["code"] == "request_too_large"
     assert http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(("autoload", "status"), [(False, 413), (True, 400)])
+def test_a_text_model_reads_no_body_that_only_pictures_need(autoload: bool, status: int) -> None:
+    """A model with eyes on the shelf is none that answers, unless a request may name it."""
+    models = [ServedModel("text"), ServedModel("eyes", vision=True)]
+    body = {"messages": [{"role": "user", "content": "a " * MAX_BYTES}]}
+    with live_server(models=models, autoload=autoload) as own:
+        answer = httpx.post(f"{own.url}/v1/chat/completions", json=body, timeout=30)
+        assert answer.status_code == status
 
 
 def test_far_too_large_is_refused_unread(live: Live) -> None:

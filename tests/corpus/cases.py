@@ -16,7 +16,7 @@ NO_ANSWER = 0
 DECIDED_OTHERWISE: dict[str, tuple[tuple[int, ...], str]] = {
     "chat_tools_pattern_bad": (
         (200, 400),
-        "the corpus knows no tools; the schema of a tool that may be called is shown to the model, not enforced",
+        "the corpus knows no tools; of a tool that may be called, the schema is shown, not enforced",
     ),
 }
 

@@ -32,7 +32,8 @@ ALLOWED = {
     },
     "/v1/chat/completions": {
         "messages", "max_tokens", "stream_options", "reasoning_format", "timings_per_token", "logprobs",
-        "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format", *STREAMING, *SAMPLING,
+        "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "response_format", *STREAMING,
+        *SAMPLING,
     },
 }  # fmt: skip
 MESSAGE = {"role", "content", "name", "tool_call_id", "tool_calls"}
