@@ -188,12 +188,12 @@ def check(served: Application, path: str, body: Any) -> None:
     raw = json.dumps(body).encode()
     answer = served.ask(path, raw)
     shown = f"{path} {raw[:300]!r}"
-    assert answer.status_code < 500, f"{answer.status_code} for {shown}: {answer.text[:300]}"
-    if answer.status_code >= 400:
+    assert answer.status < 500, f"{answer.status} for {shown}: {answer.text[:300]}"
+    if answer.status >= 400:
         error = answer.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}, shown
         assert len(answer.content) <= 8192, shown
-    elif answer.headers["content-type"].startswith("text/event-stream"):
+    elif answer.media.startswith("text/event-stream"):
         assert answer.text.endswith("data: [DONE]\n\n"), f"{shown}: {answer.text[-300:]}"
     else:
         assert answer.json(), shown
@@ -215,7 +215,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(st.data())
 @pytest.mark.parametrize("path", [path for path in CONTROLS if not path.startswith("/models")])
 def test_several_fields_changed(served: Application, path: str, data: st.DataObject) -> None:
@@ -236,4 +236,4 @@ def test_the_controls_are_valid_and_use_every_field(path: str) -> None:
     with application([EVERYTHING, ServedModel("other")]) as served:
         for body in bodies:
             answer = served.ask(path, json.dumps(body).encode())
-            assert answer.status_code in (200, 202), answer.text
+            assert answer.status in (200, 202), answer.text

@@ -36,8 +36,11 @@ def against(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ThreadPoolExecutor(len(slow)) as pool,
     ):
         found.deadlines = [pool.submit(tried, found, case) for case in slow]
+        quick = [case for case in everything if not case.slow]
+        found.open.assert_unharmed()
+        send_all(found, [case for case in quick if not case.setup])
         until(found.guarded.program.announced, "ready", 100)
-        found.note_engines()
-        send_all(found, [case for case in everything if not case.slow])
+        found.guarded.assert_unharmed()
+        send_all(found, [case for case in quick if case.setup])
         found.note_memory()
         yield found

@@ -51,7 +51,7 @@ class Recorded:
     def ask(self, path: str, raw: bytes) -> tuple[int, list[dict[str, Any]]]:
         """The status, and what was sent on for it."""
         before = len(self._lines())
-        status = self._served.ask(path, raw).status_code
+        status = self._served.ask(path, raw).status
         return status, [json.loads(line) for line in self._lines()[before:]]
 
     def _lines(self) -> list[str]:
