@@ -142,8 +142,9 @@ class Connection(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self.transport.is_closing() or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
+            self._must_leave_within(self.clocks.linger_s)
             return
         name = uuid.uuid4().hex
         events = _response(Refusal(status, code, message, type=kind), name)
