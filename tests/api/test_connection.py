@@ -122,6 +122,7 @@ def test_an_answer_reaches_a_client_that_is_still_sending(live: Live) -> None:
         assert select.select([client], [], [], 10)[0]
         for _ in range(20):
             client.sendall(b"a" * 10_000)
+            time.sleep(0.005)  # a reset has to have come back before the next one
         assert client.recv(4096).startswith(b"HTTP/1.1 431")
 
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.corpus.bench import Bench
 from tests.corpus.cases import DECIDED_OTHERWISE, Case, load
 from tests.corpus.checks import CHECKS
 from tests.corpus.runs import eight_at_a_time, one_by_one
 
+# A start and hundreds of cases; a machine that does other things too takes minutes.
+pytestmark = pytest.mark.timeout(400)
 SEED = 20261121
 
 
