@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from sidecar.channel import Channel
 from sidecar.errors import DeadlineExceeded, SidecarError
 from sidecar.generation import Done, Event
 
@@ -18,9 +19,9 @@ CLOSE_SECONDS = 10.0
 
 @dataclass(eq=False)
 class Run:
-    """See the module. The reader takes events, at last an error or None, out of the channel."""
+    """See the module. The channel is closed behind the last event, with the error if there is one."""
 
-    channel: asyncio.Queue[Event | SidecarError | None] = field(default_factory=asyncio.Queue)
+    channel: Channel[Event] = field(default_factory=Channel)
     task: asyncio.Task[Any] | None = None
     cut: SidecarError | None = None
     usage: Done | None = None

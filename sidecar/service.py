@@ -191,15 +191,22 @@ class Service:
         Raises any SidecarError, before `Started` as an answer of its own. Closing the iterator
         cancels the work and waits, within reason, until the engine has let go of it.
         """
+        async with contextlib.aclosing(self.batches(request, model)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(
+        self, request: GenerationRequest, model: ServedModel | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        """The same, each time all events that have come since the last: what waited costs its reader once."""
         run = Run()
         run.task = asyncio.create_task(self._work(request, model, run))
         self._runs.add(run)
         run.task.add_done_callback(partial(self._ended, request, run))
         try:
-            while (item := await run.channel.get()) is not None:
-                if isinstance(item, SidecarError):
-                    raise item
-                yield item
+            while batch := await run.channel.take():
+                yield batch
         finally:
             await closed(run.task)
 
@@ -208,7 +215,7 @@ class Service:
         if task.cancelled() and run.cut is not None:
             # Cancelled before its first step, a task runs nothing of itself, so `_work` could not say
             # it: without a word here the reader would wait for ever.
-            run.channel.put_nowait(run.cut)
+            run.channel.close(run.cut)
             self._record(request, run, run.cut.code, 0.0)
 
     async def _work(self, request: GenerationRequest, model: ServedModel | None, run: Run) -> None:
@@ -218,19 +225,19 @@ class Service:
         try:
             await self._generate(request, model, began + request.deadline_s, run)
             outcome = "success"
-            run.channel.put_nowait(None)
+            run.channel.close()
         except SidecarError as error:
             outcome = error.code
-            run.channel.put_nowait(error)
+            run.channel.close(error)
         except asyncio.CancelledError:
             if run.cut is None:
                 raise
             outcome = run.cut.code
-            run.channel.put_nowait(run.cut)
+            run.channel.close(run.cut)
         except Exception as error:
             outcome = EngineFault.code
             log.exception("generation failed unexpectedly", extra={"generation": request.id})
-            run.channel.put_nowait(_unexpected(error))
+            run.channel.close(_unexpected(error))
         finally:
             self._record(request, run, outcome, loop.time() - began)
 
@@ -256,7 +263,7 @@ class Service:
                 order.accept(event)
                 if isinstance(event, Done):
                     run.usage = event
-                run.channel.put_nowait(event)
+                run.channel.put(event)
         order.end()
 
     def _record(self, request: GenerationRequest, run: Run, outcome: str, seconds: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from sidecar.channel import Channel
 from sidecar.errors import EngineFault, SidecarError
 from sidecar.generation import (
     Delta,
@@ -26,6 +27,9 @@ from sidecar.generation import (
 from sidecar.run import CLOSE_SECONDS
 from sidecar.service import Service
 from sidecar.shelf import ServedModel
+
+Batches = AsyncGenerator[list[Event], None]
+"""Events as `Service.batches` brings them."""
 
 
 @dataclass
@@ -45,21 +49,22 @@ class Choice:
         self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
 
 
-async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choice], Usage]:
+async def collect(batches: AsyncIterator[Sequence[Event]], choices: int) -> tuple[list[Choice], Usage]:
     """Everything, once it is complete."""
     found = [Choice() for _ in range(choices)]
     parts: list[list[str]] = [[] for _ in range(choices)]
     usage: Usage | None = None
-    async for event in events:
-        if isinstance(event, Delta):
-            parts[event.choice].append(event.text)
-            found[event.choice].logprobs.extend(event.logprobs)
-            if event.tool is not None:
-                found[event.choice].add(event.tool)
-        elif isinstance(event, Finished):
-            found[event.choice].reason = event.reason
-        elif isinstance(event, Done):
-            usage = event.usage
+    async for batch in batches:
+        for event in batch:
+            if isinstance(event, Delta):
+                parts[event.choice].append(event.text)
+                found[event.choice].logprobs.extend(event.logprobs)
+                if event.tool is not None:
+                    found[event.choice].add(event.tool)
+            elif isinstance(event, Finished):
+                found[event.choice].reason = event.reason
+            elif isinstance(event, Done):
+                usage = event.usage
     if usage is None:
         raise EngineFault("The engine's answer ended early.")
     for choice, texts in zip(found, parts, strict=True):
@@ -67,21 +72,21 @@ async def collect(events: AsyncIterator[Event], choices: int) -> tuple[list[Choi
     return found, usage
 
 
-async def together(
-    service: Service, model: ServedModel, requests: Sequence[GenerationRequest]
-) -> AsyncGenerator[Event, None]:
+async def together(service: Service, model: ServedModel, requests: Sequence[GenerationRequest]) -> Batches:
     """All requests at once as one stream; choices are numbered on, as OpenAI numbers them.
 
     `Started` comes when every one has started; the first error ends them all.
     """
-    channel: asyncio.Queue[tuple[int, Event | SidecarError]] = asyncio.Queue()
+    channel: Channel[tuple[int, Event]] = Channel()
     tasks = [
-        asyncio.create_task(_feed(service.stream(request, model), index, channel))
+        asyncio.create_task(_feed(service.batches(request, model), index, channel))
         for index, request in enumerate(requests)
     ]
+    merged = _Merged(requests)
     try:
-        async for event in _merged(channel, requests):
-            yield event
+        while not merged.done:
+            if events := [event for item in await channel.take() for event in merged.accept(*item)]:
+                yield events
     finally:
         for task in tasks:
             task.cancel()
@@ -89,46 +94,45 @@ async def together(
             await asyncio.wait(tasks)
 
 
-async def _feed(
-    events: AsyncGenerator[Event, None],
-    index: int,
-    channel: asyncio.Queue[tuple[int, Event | SidecarError]],
-) -> None:
+async def _feed(batches: Batches, index: int, channel: Channel[tuple[int, Event]]) -> None:
     try:
-        async with contextlib.aclosing(events):
-            async for event in events:
-                channel.put_nowait((index, event))
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                for event in batch:
+                    channel.put((index, event))
     except SidecarError as error:
-        channel.put_nowait((index, error))
+        channel.close(error)
 
 
-async def _merged(
-    channel: asyncio.Queue[tuple[int, Event | SidecarError]],
-    requests: Sequence[GenerationRequest],
-) -> AsyncIterator[Event]:
-    offsets = [sum(r.n for r in requests[:i]) for i in range(len(requests))]
-    held: list[Event] = []
-    prompts: list[int] = []
-    done: list[Usage] = []
-    while len(done) < len(requests):
-        index, item = await channel.get()
-        if isinstance(item, SidecarError):
-            raise item
-        if isinstance(item, Started):
-            prompts.append(item.prompt_tokens)
-            if len(prompts) == len(requests):
-                yield Started(sum(prompts))
-                for event in held:
-                    yield event
-        elif isinstance(item, Done):
-            done.append(item.usage)
+class _Merged:
+    """The events of several requests as those of one."""
+
+    def __init__(self, requests: Sequence[GenerationRequest]) -> None:
+        self._offsets = [sum(r.n for r in requests[:i]) for i in range(len(requests))]
+        self._held: list[Event] = []
+        self._prompts: list[int] = []
+        self._usages: list[Usage] = []
+
+    @property
+    def done(self) -> bool:
+        return len(self._usages) == len(self._offsets)
+
+    def accept(self, index: int, event: Event) -> list[Event]:
+        """What can be said now that request `index` said this."""
+        if isinstance(event, Done):
+            self._usages.append(event.usage)
+            return [Done(_sum(self._usages))] if self.done else []
+        if isinstance(event, Started):
+            self._prompts.append(event.prompt_tokens)
         else:
-            event = replace(item, choice=item.choice + offsets[index])
-            if len(prompts) == len(requests):
-                yield event
-            else:
-                held.append(event)
-    yield Done(_sum(done))
+            self._held.append(replace(event, choice=event.choice + self._offsets[index]))
+        return self._released(first=isinstance(event, Started))
+
+    def _released(self, *, first: bool) -> list[Event]:
+        if len(self._prompts) < len(self._offsets):
+            return []
+        held, self._held = self._held, []
+        return [Started(sum(self._prompts)), *held] if first else held
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:

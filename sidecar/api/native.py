@@ -71,8 +71,8 @@ def generate_request(body: GenerateBody) -> GenerationRequest:
 
 async def _text(service: Service, request: GenerationRequest) -> str:
     with _own_names():
-        async with contextlib.aclosing(service.stream(request)) as events:
-            choices, _ = await collect(events, 1)
+        async with contextlib.aclosing(service.batches(request)) as batches:
+            choices, _ = await collect(batches, 1)
     return choices[0].text
 
 

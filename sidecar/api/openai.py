@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sidecar.api import images, remote_images
-from sidecar.api.answers import Choice, collect, together
+from sidecar.api.answers import Batches, Choice, collect, together
 from sidecar.api.body import MAX_BYTES, json_object
 from sidecar.api.disconnect import unless_gone
 from sidecar.api.docs import body_of
@@ -149,27 +149,27 @@ async def _respond(
     ping_s: float,
 ) -> Response:
     several = len(generations) > 1
-    events = together(service, model, generations) if several else service.stream(generations[0], model)
+    batches = together(service, model, generations) if several else service.batches(generations[0], model)
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
-        found, usage = await unless_gone(request.receive, _gathered(events, choices))
+        found, usage = await unless_gone(request.receive, _gathered(batches, choices))
         return JSONResponse(render.whole(found, usage), headers=dict(headers))
     try:
-        await unless_gone(request.receive, _first(events))
+        first = await unless_gone(request.receive, _first(batches))
     except BaseException:
-        await events.aclose()
+        await batches.aclose()
         raise
-    return EventStream(events, frames(events, render, choices), headers, ping_s)
+    return EventStream(batches, frames(first, batches, render, choices), headers, ping_s)
 
 
-async def _gathered(events: AsyncGenerator[Event, None], choices: int) -> tuple[list[Choice], Usage]:
-    async with contextlib.aclosing(events):
-        return await collect(events, choices)
+async def _gathered(batches: Batches, choices: int) -> tuple[list[Choice], Usage]:
+    async with contextlib.aclosing(batches):
+        return await collect(batches, choices)
 
 
-async def _first(events: AsyncGenerator[Event, None]) -> Event:
+async def _first(batches: Batches) -> list[Event]:
     # `Started`: queue, load and context errors still get a status of their own.
-    return await anext(events)
+    return await anext(batches)
 
 
 def _options(body: OpenAIBody, with_logprobs: bool) -> Options:

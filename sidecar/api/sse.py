@@ -6,10 +6,9 @@ error event, since a stream that merely stops looks like success to OpenAI's cli
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -29,15 +28,17 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-async def frames(events: AsyncIterator[Event], render: Render, choices: int) -> AsyncIterator[bytes]:
-    """The bytes of every event after `Started`, and the one right ending."""
+async def frames(
+    first: Sequence[Event], batches: AsyncIterator[Sequence[Event]], render: Render, choices: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of each batch, and the one right ending. What came together goes out together."""
     try:
-        for index in range(choices):
-            if (opening := render.opening(index)) is not None:
-                yield render.frame(opening)
-        async for event in events:
-            if (frame := _frame(event, render)) is not None:
-                yield frame
+        openings = [render.frame(one) for i in range(choices) if (one := render.opening(i)) is not None]
+        if body := b"".join([*openings, _frames(first, render)]):
+            yield body
+        async for batch in batches:
+            if body := _frames(batch, render):
+                yield body
         yield DONE
     except SidecarError as error:
         yield error_frame(error)
@@ -52,39 +53,40 @@ def error_frame(error: SidecarError) -> bytes:
     return b"data: " + msgspec.json.encode(envelope(error)) + b"\n\n"
 
 
-def _frame(event: Event, render: Render) -> bytes | None:
+def _frames(batch: Sequence[Event], render: Render) -> bytes:
+    return b"".join([_frame(event, render) for event in batch])
+
+
+def _frame(event: Event, render: Render) -> bytes:
     if isinstance(event, Delta):
         return render.frame(render.delta(event))
     if isinstance(event, Finished):
         return render.frame(render.finish(event))
     if isinstance(event, Done) and render.options.include_usage:
         return render.usage_frame(event.usage)
-    return None
+    return b""
 
 
 class EventStream(Response):
     """Sends the frames, a comment when it was quiet for long, and stops when the client leaves.
 
-    Owns `events` from now on: they are closed on every way out.
+    Owns `batches` from now on: they are closed on every way out.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
-        body: AsyncIterator[bytes],
+        batches: AsyncGenerator[Sequence[Event], None],
+        body: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
         ping_s: float = PING_SECONDS,
     ) -> None:
         self.status_code = 200
         self.background = None
-        self._events = events
+        self._batches = batches
         self._frames = body
         self._ping_s = ping_s
-        self._waiting: list[bytes] = []
-        self._more = asyncio.Event()
-        self._complete = False
         self._wrote = False
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.init_headers({**headers, **quiet})
@@ -92,39 +94,30 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send everything; returns when the last byte is handed over or the client has left."""
-        async with contextlib.aclosing(self._events):
+        async with contextlib.aclosing(self._batches):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write, send, group.cancel_scope)
-                group.start_soon(self._ping)
+                group.start_soon(self._ping, send)
                 group.start_soon(_leave, receive, group.cancel_scope)
-                async for frame in self._frames:
-                    self._waiting.append(frame)
-                    self._more.set()
-                self._complete = True
-                self._more.set()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send, scope: anyio.CancelScope) -> None:
-        """Frames that came while the last ones were sent go together: a write costs as much as ten frames."""
-        while self._waiting or not self._complete:
-            await self._more.wait()
-            self._more.clear()
-            body = b"".join(self._waiting)
-            self._waiting.clear()
-            self._wrote = True
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        """In a task of its own: to wake this one, under two dozen layers of routing, would cost more."""
+        async with contextlib.aclosing(self._frames) as bodies:
+            async for body in bodies:
+                self._wrote = True
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         scope.cancel()
 
-    async def _ping(self) -> None:
+    async def _ping(self, send: Send) -> None:
         """A comment when nothing was written since the last look; a clock for each write would cost more."""
         while True:
             self._wrote = False
             await anyio.sleep(self._ping_s)
-            if not (self._wrote or self._complete):
-                self._waiting.append(PING)
-                self._more.set()
+            if not self._wrote:
+                await send({"type": "http.response.body", "body": PING, "more_body": True})
 
 
 async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:
