@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from sidecar.api.render import TextRender
+from sidecar.api.sse import frames
+from sidecar.generation import Delta, Done, Event, Finished, Started, Usage
 from tests.fakes.engine import ANSWER, ScriptedEngine
 from tests.fakes.live import live_server
 
@@ -99,3 +104,32 @@ def test_draining_ends_a_stream_with_an_error() -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
         assert refused.headers["retry-after"]
         assert http.get("/readyz").json()["status"] == "draining"
+
+
+def test_what_came_together_goes_out_together() -> None:
+    async def batches() -> AsyncIterator[Sequence[Event]]:
+        yield [Delta(0, "b"), Delta(0, "c")]
+        yield [Finished(0, "stop"), Done(Usage(1, 3))]
+
+    async def written() -> list[bytes]:
+        first = [Started(1), Delta(0, "a")]
+        return [body async for body in frames(first, batches(), TextRender("id", "m"), 1)]
+
+    bodies = asyncio.run(written())
+    assert [body.count(b"data: ") for body in bodies] == [1, 2, 1, 1]
+    assert bodies[-1] == b"data: [DONE]\n\n"
+
+
+def test_a_reader_who_takes_nothing_costs_nobody_a_slot() -> None:
+    # Each word comes eight times in its event: more bytes than the sockets hold for a reader like this.
+    body = {"prompt": f"[say:{' '.join(['w' * 4000] * 80)}]", "stream": True, "logprobs": 5, "n": 4}
+    with (
+        live_server(ScriptedEngine()) as own,
+        httpx.Client(base_url=own.url, timeout=30) as http,
+        http.stream("POST", "/v1/completions", json=body) as answer,
+    ):
+        assert own.engine.wait_for(lambda: bool(own.engine.requests) and not own.engine.open, 30)
+        own.run(own.service.gate.idle())
+        text = answer.read()
+        assert len(text) > 8 * 2**20
+        assert text.endswith(b"data: [DONE]\n\n")
