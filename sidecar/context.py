@@ -25,8 +25,13 @@ def check_length(texts: Sequence[str], longest_token_bytes: int, asked: int | No
     As UTF-8 no token stands for more than `longest_token_bytes`. Raises ContextOverflow.
     """
     least = sum(len(text.encode()) for text in texts) // max(1, longest_token_bytes)
-    if least > context:
-        raise ContextOverflow.of(least, asked or 1, context)
+    check_count(least, asked, context)
+
+
+def check_count(prompt_tokens: int, asked: int | None, context: int) -> None:
+    """More tokens than there is context are refused before anything looks at each. Raises ContextOverflow."""
+    if prompt_tokens > context:
+        raise ContextOverflow.of(prompt_tokens, asked or 1, context)
 
 
 def check_biases(biases: Sequence[tuple[int, float]], vocabulary: int) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -124,7 +124,16 @@ class GenerationRequest:
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation; empty when the prompt is text or token ids."""
-        return tuple(item for item in self.prompt if isinstance(item, Message))
+        return cast(tuple[Message, ...], self.prompt) if self._holds(Message) else ()
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The prompt as token ids; empty when it is text or a conversation."""
+        return cast(tuple[int, ...], self.prompt) if self._holds(int) else ()
+
+    def _holds(self, kind: type) -> bool:
+        # A prompt is of one kind, and may have a million characters: its first item tells.
+        return not isinstance(self.prompt, str) and isinstance(next(iter(self.prompt), None), kind)
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -6,9 +6,7 @@ Nothing here echoes what was sent: an error names a position or a limit.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any
@@ -27,7 +25,11 @@ DISCARD_BYTES = 8 * MAX_BYTES
 BODY_SECONDS = 30.0
 MAX_DEPTH = 64
 MAX_KEYS = 256
+# A prompt may be a list of so many token ids. Nobody needs as many of what takes longer to make.
 MAX_VALUES = 100_000
+MAX_TEXTS = 20_000
+MAX_CONTAINERS = 20_000
+MAX_NUMBER_BYTES = 512
 
 # A large body takes long enough to read to be felt by everybody else on the loop; two at once, so
 # that many of them leave the loop its turns.
@@ -36,7 +38,6 @@ _READERS = ThreadPoolExecutor(2, thread_name_prefix="body")
 
 _STEP = dict(zip(b"[{]}", (1, 1, -1, -1), strict=True))
 _NO_BRACKETS = bytes(set(range(256)) - set(_STEP))
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def json_object(
@@ -63,19 +64,20 @@ async def json_object(
 def parse(raw: bytes) -> dict[str, Any]:
     """Strict JSON: UTF-8, no duplicate keys, no NaN or infinity, no lone surrogate; bounded.
 
-    How many values there are and how deep is known before the first of them is built.
+    How many values there are and how deep is known before the first of them is built: while one body
+    is read, no other thread runs, and everybody else waits.
     """
     if not raw.strip():
         raise BadRequest("The body is empty; a JSON object is expected.")
-    _check_shape(raw)
+    keys = _checked_shape(raw)
     try:
-        value = _DECODER.decode(raw.decode())
-        if _SURROGATE.search(raw):
-            from_json(raw)  # refuses the lone ones
+        value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise BadRequest(f"The body is not valid JSON: {_reason(error)}.") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")
+    if _checked_keys(value) != keys:
+        raise BadRequest("The body is not valid JSON: a key appears twice in one object.")
     if len(value) > MAX_KEYS:
         raise BadRequest(f"The body has more than {MAX_KEYS} fields.")
     return value
@@ -116,38 +118,42 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_shape(raw: bytes) -> None:
-    """Counts brackets and commas outside of texts; what is no JSON at all is found later."""
+def _checked_shape(raw: bytes) -> int:
+    """How many keys there are. Counts outside of texts; what is no JSON at all is found later."""
     unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    _bound(unescaped.count(b'"') // 2, MAX_TEXTS, "texts")
     # A mark in place of each text: without it, a list of one text would look like an empty one.
     bare = b'"'.join(unescaped.split(b'"')[::2]).translate(None, b" \t\r\n")
     opened, empty = bare.count(b"[") + bare.count(b"{"), bare.count(b"[]") + bare.count(b"{}")
-    if 1 + bare.count(b",") + opened - empty > MAX_VALUES:
-        raise BadRequest(f"The body holds more than {MAX_VALUES} values.")
-    brackets = bare.translate(None, _NO_BRACKETS)
-    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
+    _bound(1 + bare.count(b",") + opened - empty, MAX_VALUES, "values")
+    _bound(opened, MAX_CONTAINERS, "lists and objects")
+    if max(accumulate(map(_STEP.__getitem__, bare.translate(None, _NO_BRACKETS))), default=0) > MAX_DEPTH:
         raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
+    # With its brackets, which are few by now.
+    if max(map(len, bare.split(b","))) > MAX_NUMBER_BYTES:
+        raise BadRequest(f"The body holds a number of more than {MAX_NUMBER_BYTES} digits.")
+    return bare.count(b":")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return found
+def _bound(found: int, most: int, what: str) -> None:
+    if found > most:
+        raise BadRequest(f"The body holds more than {most} {what}.")
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
+def _checked_keys(value: Any) -> int:
+    """The keys of all objects in the value; one that came twice is there once. No number is infinite."""
+    keys, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            keys, one = keys + len(one), list(one.values())
+        if math.inf in one or -math.inf in one:  # 1e999
+            raise BadRequest("The body is not valid JSON: a number is too large.")
+        left += [item for item in one if type(item) in _CONTAINERS]
+    return keys
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_number)
+_CONTAINERS = (dict, list)
 
 
 def _reason(error: Exception) -> str:

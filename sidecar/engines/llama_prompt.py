@@ -7,13 +7,13 @@ rendered text is tokenised piece by piece between the marks: the same as in `sid
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from sidecar import context
+from sidecar.control_tokens import spelled
 from sidecar.engines.llama_bodies import message_fields, tool_fields
 from sidecar.engines.llama_client import LlamaClient
 from sidecar.errors import BadRequest, EngineFault
@@ -27,17 +27,15 @@ class Prompts:
     def __init__(self, client: LlamaClient, vocabulary: Vocabulary) -> None:
         self._client = client
         self._vocabulary = vocabulary
-        spelled = sorted(map(re.escape, filter(None, vocabulary.control)), key=len, reverse=True)
-        # Matches one character: the first of a control token, overlapping ones included.
-        self._control = re.compile(f"(?=(?:{'|'.join(spelled)}))(.)", re.DOTALL) if spelled else None
+        self._control = spelled(vocabulary.control)
 
     async def ids(self, request: GenerationRequest, room: int) -> tuple[int, ...]:
         """The prompt's ids, at least one. Raises BadRequest naming the field, or ContextOverflow."""
         context.check_biases(request.sampling.logit_bias, self._vocabulary.size)
+        context.check_count(len(request.token_ids), request.max_tokens, room)
+        texts = [message.content for message in request.messages]
         if isinstance(request.prompt, str):
-            texts: Sequence[str] = [request.prompt]
-        else:
-            texts = [message.content for message in request.messages]
+            texts = [request.prompt]
         context.check_length(texts, self._vocabulary.longest_token_bytes, request.max_tokens, room)
         ids = await self._ids(request)
         if not ids:
@@ -56,9 +54,8 @@ class Prompts:
         if isinstance(request.prompt, str):
             return await self._tokenised([request.prompt])
         if not request.messages:
-            ids = tuple(item for item in request.prompt if isinstance(item, int))
-            context.check_ids(ids, self._vocabulary.size)
-            return ids
+            context.check_ids(request.token_ids, self._vocabulary.size)
+            return request.token_ids
         mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
         rendered = await self._rendered(request, mark)
         return await self._tokenised(rendered.split(mark))
@@ -83,7 +80,7 @@ class Prompts:
         body: dict[str, Any] = {"content": list(pieces), "add_special": True, "parse_special": True}
         answer = await self._client.post("/tokenize", body)
         tokens = answer.get("tokens")
-        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        if not isinstance(tokens, list) or not set(map(type, tokens)) <= {int}:
             raise EngineFault("The engine sent no token ids.")
         return tuple(tokens)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from sidecar import errors
+from sidecar import context, errors
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.engines.worker_boot import Boot, Item, as_error, released
@@ -116,6 +116,7 @@ class WorkerEngine:
 
     async def price(self, request: GenerationRequest) -> Price:
         """Have it tokenised; what was prepared waits for `stream`, or for `forget`."""
+        context.check_count(len(request.token_ids), request.max_tokens, self._config.context)
         return (await self._prepare(request)).price
 
     def forget(self, request: GenerationRequest) -> None:

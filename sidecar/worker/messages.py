@@ -210,15 +210,11 @@ class Frames:
 
 def prepare(request: GenerationRequest) -> Prepare:
     """The wire form of a request; its deadline stays with the API process."""
-    prompt = request.prompt
-    text = prompt if isinstance(prompt, str) else None
-    ids = None if isinstance(prompt, str) else tuple(p for p in prompt if isinstance(p, int))
-    turns = None if isinstance(prompt, str) else tuple(p for p in prompt if isinstance(p, Message))
     return Prepare(
         id=request.id,
-        text=text,
-        token_ids=ids or None,
-        messages=turns or None,
+        text=request.prompt if isinstance(request.prompt, str) else None,
+        token_ids=request.token_ids or None,
+        messages=request.messages or None,
         max_tokens=request.max_tokens,
         sampling=request.sampling,
         stop=request.stop,

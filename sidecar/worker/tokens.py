@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from sidecar.context import check_ids
+from sidecar.control_tokens import spelled
 from sidecar.errors import BadRequest
 from sidecar.generation import Message, TokenLogprob
 from sidecar.stops import StopMatcher
@@ -36,9 +37,7 @@ class Tokens:
         self.longest_token_bytes = max(len(name.encode()) for name in self.backend.get_vocab())
         self._byte_level = "ByteLevel" in str(self.backend.decoder)
         added = self.backend.get_added_tokens_decoder().values()
-        control = sorted((re.escape(t.content) for t in added if t.special), key=len, reverse=True)
-        # Matches one character: the first of a control token, overlapping ones included.
-        self._control = re.compile(f"(?=(?:{'|'.join(control)}))(.)", re.DOTALL) if control else None
+        self._control = spelled(token.content for token in added if token.special)
 
     def encode(self, prepare: Prepare) -> tuple[int, ...]:
         """The prompt's ids, at least one. Raises BadRequest naming the field."""

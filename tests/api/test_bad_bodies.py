@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from sidecar.api.body import INLINE_BYTES, MAX_BYTES, MAX_VALUES, json_object, parse
+from sidecar.api.body import (
+    INLINE_BYTES,
+    MAX_BYTES,
+    MAX_CONTAINERS,
+    MAX_TEXTS,
+    MAX_VALUES,
+    json_object,
+    parse,
+)
 from sidecar.api.errors import Refusal
 from sidecar.errors import BadRequest
 from sidecar.shelf import ServedModel
@@ -196,15 +204,48 @@ def test_request_ids(http: httpx.Client, given_id: str, kept: bool) -> None:
 
 
 def _values(count: int, unit: bytes) -> bytes:
-    """A body of so many values: the object, the list, and what is in it."""
-    return b'{"x":[' + b",".join([unit] * (count - 2)) + b"]}"
+    """A body with a list of so many."""
+    return b'{"x":[' + b",".join([unit] * count) + b"]}"
 
 
-@pytest.mark.parametrize("unit", [b"1", b"[]", b"{ }", b'"a,[{"', b'"\\\\\\","'])
-def test_values_are_counted_before_they_are_built(unit: bytes) -> None:
-    assert len(parse(_values(MAX_VALUES, unit))["x"]) == MAX_VALUES - 2
-    with pytest.raises(BadRequest, match="more than 100000 values"):
-        parse(_values(MAX_VALUES + 1, unit))
+@pytest.mark.parametrize(
+    ("unit", "most", "what"),
+    [
+        (b"1", MAX_VALUES - 2, "100000 values"),
+        (b"1.5e300", MAX_VALUES - 2, "100000 values"),
+        (b"[]", MAX_CONTAINERS - 2, "20000 lists and objects"),
+        (b"{ }", MAX_CONTAINERS - 2, "20000 lists and objects"),
+        (b'"a,[{"', MAX_TEXTS - 1, "20000 texts"),
+        (b'"\\\\\\","', MAX_TEXTS - 1, "20000 texts"),
+    ],
+)
+def test_values_are_counted_before_they_are_built(unit: bytes, most: int, what: str) -> None:
+    assert len(parse(_values(most, unit))["x"]) == most
+    with pytest.raises(BadRequest, match=f"more than {what}"):
+        parse(_values(most + 1, unit))
+
+
+@pytest.mark.parametrize("raw", [b"[]" * 400_000, b'"' * 400_000, b'{"a":1}' * 100_000])
+def test_what_is_no_json_is_counted_too(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="more than 20000"):
+        parse(b'{"x":' + raw + b"}")
+
+
+@pytest.mark.parametrize(
+    "number", [b"1e999", b"-1e999", b"1" * 310 + b".5", b"1" * 513, b"[[1," + b"2" * 513]
+)
+@pytest.mark.parametrize("where", [b'{"x":%b}', b'{"x":[0,%b]}', b'{"x":[{"y":%b}]}'])
+def test_a_number_is_not_endless(number: bytes, where: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse(where % number)
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"x":[{"a":1},{"a":{"b":1,"b":1}}]}', b'{"x":{"":0,"":0}}', b'{"x":1,"\\u0078":2}']
+)
+def test_no_key_comes_twice(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="a key appears twice"):
+        parse(raw)
 
 
 def test_brackets_in_a_text_are_no_depth() -> None:
