@@ -1,0 +1,89 @@
+"""What a server costs: processor time for an event, and whole requests in a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import aiohttp
+import psutil
+
+from tools.bench.servers import ROOT, Server, free_port
+from tools.http_servers.candidate import PACED
+
+STREAMS = (1, 8, 32)
+EVENTS = 8000  # of all streams together
+ASKED, CLIENTS = 800, 8
+
+
+@contextlib.contextmanager
+def started(name: str, *words: str) -> Iterator[Server]:
+    """The candidate, when it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "tools.http_servers.candidate", name, str(port), *words]
+    silent = subprocess.DEVNULL
+    process = psutil.Popen(
+        command, cwd=ROOT, stdin=silent, stdout=silent, stderr=silent, start_new_session=True
+    )
+    server = Server(name, name, f"http://127.0.0.1:{port}", process, time.monotonic())
+    try:
+        asyncio.run(_ready(server))
+        yield server
+    finally:
+        server.stop()
+
+
+def event_us(server: Server, streams: int) -> float:
+    """Microseconds of the server's processor for one event, the making of it included."""
+    each = EVENTS // streams
+    before_s = server.cpu_s()
+    asyncio.run(_stream(server, streams, each))
+    return (server.cpu_s() - before_s) * 1e6 / (streams * each)
+
+
+def requests_per_s(server: Server) -> float:
+    """Short answers, on connections that are kept."""
+    began = time.monotonic()
+    asyncio.run(_ask(server))
+    return ASKED / (time.monotonic() - began)
+
+
+async def _stream(server: Server, streams: int, events: int) -> None:
+    body = {"prompt": f"{PACED}{streams}", "max_tokens": events, "stream": True, "timeout": 300}
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        counts = await asyncio.gather(*(_count(session, server, body) for _ in range(streams)))
+    if min(counts) < events:
+        raise RuntimeError(f"{server.name} brought {min(counts)} of {events} events")
+
+
+async def _count(session: aiohttp.ClientSession, server: Server, body: dict[str, object]) -> int:
+    async with session.post(f"{server.url}/v1/completions", json=body) as answer:
+        return (await answer.read()).count(b"data: {")
+
+
+async def _ask(server: Server) -> None:
+    async def one(session: aiohttp.ClientSession) -> None:
+        for _ in range(ASKED // CLIENTS):
+            async with session.post(f"{server.url}/generate", json={"prompt": "hi"}) as answer:
+                if answer.status != 200:
+                    raise RuntimeError(f"{server.name}: {answer.status}")
+                await answer.read()
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(one(session) for _ in range(CLIENTS)))
+
+
+async def _ready(server: Server) -> None:
+    async with aiohttp.ClientSession() as session:
+        while server.process.poll() is None:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"{server.url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+    raise RuntimeError(f"{server.name} ended before it answered")
