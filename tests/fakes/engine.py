@@ -22,6 +22,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+from sidecar.context import check_length
 from sidecar.errors import BadRequest, ContextOverflow, revive
 from sidecar.generation import (
     Capacity,
@@ -43,6 +44,7 @@ from sidecar.generation import (
 )
 
 VOCABULARY = 32_000
+LONGEST_TOKEN_BYTES = 128
 ANSWER = "The capital of France is Paris."
 CAPACITY = Capacity(slots=4, pages=4096, page_tokens=16, context=6144)
 
@@ -90,6 +92,7 @@ class ScriptedEngine:
     async def price(self, request: GenerationRequest) -> Price:
         """One token for each word of the prompt."""
         self.requests.append(request)
+        check_length([_text(request)], LONGEST_TOKEN_BYTES, request.max_tokens, self.capacity.context)
         script = _Script(request)
         if code := script.word("price"):
             raise revive(code, "priced by script")

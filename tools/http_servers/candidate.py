@@ -29,7 +29,7 @@ from tests.fakes.live import MODEL
 Serve = Callable[[FastAPI, int], Awaitable[None]]
 
 KEY, HOSTS = "sk-test", ("127.0.0.1", "localhost")
-WIDE = Capacity(slots=64, pages=65536, page_tokens=16, context=6144)
+WIDE = Capacity(slots=64, pages=65536, page_tokens=16, context=16384)
 PACED = "[paced]"
 EVENTS_PER_S = 8000
 
