@@ -17,10 +17,10 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
+from sidecar.api.connection import http_config
 from sidecar.gate import Gate
 from sidecar.generation import Capacity, Delta, Done, Event, Finished, GenerationRequest, Started, Usage
 from sidecar.metrics import Metrics
-from sidecar.api.connection import http_config
 from sidecar.service import Service
 from sidecar.shelf import only
 from tests.fakes.engine import ScriptedEngine
