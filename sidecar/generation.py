@@ -73,6 +73,13 @@ class Tools:
     only: str | None = None
     parallel: bool = True
 
+    @property
+    def offered(self) -> tuple[Function, ...]:
+        """Those that the model is shown: none where it may call none, and one where it must call that one."""
+        if self.choice == "none":
+            return ()
+        return tuple(function for function in self.functions if self.only in (None, function.name))
+
 
 @dataclass(frozen=True, slots=True)
 class JsonFormat:
@@ -134,6 +141,11 @@ class GenerationRequest:
     def _holds(self, kind: type) -> bool:
         # A prompt is of one kind, and may have a million characters: its first item tells.
         return not isinstance(self.prompt, str) and isinstance(next(iter(self.prompt), None), kind)
+
+    @property
+    def offered(self) -> tuple[Function, ...]:
+        """The functions that the model may call."""
+        return () if self.tools is None else self.tools.offered
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -85,6 +85,7 @@ def own(over: Overrides) -> Profile:
         display_name=over.model,
         backend="transformers",
         model_id=label[:200] or "model",
+        supports_tools=True,  # the worker sees in the chat template whether it has any
         gpu=Gpu(max_model_len=_context_of(path)),
         transformers=Transformers(sources=[over.model]),
     )

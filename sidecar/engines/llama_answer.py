@@ -126,4 +126,4 @@ class Answer:
 
 def by_text(request: GenerationRequest) -> bool:
     """Whether the chat route is needed, which takes text: for pictures, and where a tool may be called."""
-    return bool(request.images) or (request.tools is not None and request.tools.choice != "none")
+    return bool(request.images or request.offered)

@@ -15,6 +15,7 @@ import base64
 from hashlib import blake2b
 from typing import Any
 
+from sidecar import chat_form
 from sidecar.generation import GenerationRequest, Image, Message, Sampling, Tools
 
 # The order of `sidecar.generation.Sampling`; what is not named here is not applied.
@@ -99,21 +100,10 @@ def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: i
 
 def tool_fields(tools: Tools | None) -> dict[str, Any]:
     """The functions on offer. A named one is the only one on offer, and required."""
-    if tools is None or tools.choice == "none":  # who sees none calls none
+    if tools is None or not tools.offered:
         return {}
-    offered = [f for f in tools.functions if tools.only in (None, f.name)]
     return {
-        "tools": [
-            {
-                "type": "function",
-                "function": {
-                    "name": function.name,
-                    "description": function.description,
-                    "parameters": dict(function.parameters),
-                },
-            }
-            for function in offered
-        ],
+        "tools": chat_form.functions(tools.offered),
         "tool_choice": tools.choice,
         "parallel_tool_calls": tools.parallel,
     }

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar import context
+from sidecar.chat_form import changed_call, changed_functions
 from sidecar.control_tokens import spelled
 from sidecar.engines.llama_bodies import message_fields, tool_fields
 from sidecar.engines.llama_client import LlamaClient
 from sidecar.errors import BadRequest, EngineFault
-from sidecar.generation import GenerationRequest, Message
+from sidecar.generation import GenerationRequest, Message, Tools
 from sidecar.gguf_vocabulary import Vocabulary
 
 
@@ -47,8 +48,10 @@ class Prompts:
 
         For the route that takes text alone: there, nothing else keeps words from becoming a turn.
         """
+        if self._control is None:
+            return request
         turns = tuple(self._with(message, "\u200b") for message in request.messages)
-        return replace(request, prompt=turns) if self._control else request
+        return replace(request, prompt=turns, tools=self._tools(request.tools, "\u200b"))
 
     async def _ids(self, request: GenerationRequest) -> tuple[int, ...]:
         if isinstance(request.prompt, str):
@@ -64,7 +67,7 @@ class Prompts:
         turns = [message_fields(replace(self._with(m, mark), images=())) for m in request.messages]
         try:
             answer = await self._client.post(
-                "/apply-template", {"messages": turns, **tool_fields(request.tools)}
+                "/apply-template", {"messages": turns, **tool_fields(self._tools(request.tools, mark))}
             )
         except (BadRequest, EngineFault) as error:  # a template that says no is a 500 there
             raise BadRequest(
@@ -85,8 +88,23 @@ class Prompts:
         return tuple(tokens)
 
     def _with(self, message: Message, mark: str) -> Message:
-        name = None if message.name is None else self._marked(message.name, mark)
-        return replace(message, content=self._marked(message.content, mark), name=name)
+        def change(text: str) -> str:
+            return self._marked(text, mark)
+
+        return replace(
+            message,
+            content=change(message.content),
+            name=message.name and change(message.name),
+            tool_calls=tuple(changed_call(call, change) for call in message.tool_calls),
+            tool_call_id=message.tool_call_id and change(message.tool_call_id),
+        )
+
+    def _tools(self, tools: Tools | None, mark: str) -> Tools | None:
+        if tools is None:
+            return None
+        return replace(
+            tools, functions=changed_functions(tools.functions, lambda text: self._marked(text, mark))
+        )
 
     def _marked(self, text: str, mark: str) -> str:
         return self._control.sub(lambda match: match[1] + mark, text) if self._control else text

@@ -21,6 +21,7 @@ from sidecar import context, errors
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.engines.worker_boot import Boot, Item, as_error, released
+from sidecar.engines.worker_calls import CallingAnswer
 from sidecar.errors import EngineCrashed, EngineStalled, SidecarError, Unsupported
 from sidecar.generation import (
     Delta,
@@ -132,14 +133,18 @@ class WorkerEngine:
             await self._supervisor.loaded()
             opened = await self._prepare(request)
         boot, inbox = opened.boot, opened.inbox
+        calling = CallingAnswer(request) if request.offered else None
+        let_go = False
         boot.send(Begin(request.id))
         try:
             yield Started(opened.price.prompt_tokens)
             while True:
                 item = await inbox.get()
                 if isinstance(item, Output):
-                    for event in _events(item):
+                    for event in _events(item) if calling is None else calling.feed(item):
                         yield event
+                    if calling is not None and calling.over and not let_go:
+                        let_go = boot.cancel(request)  # its last word, the token counts, comes all the same
                 elif isinstance(item, Released) and item.code is None and item.usage is not None:
                     yield Done(item.usage)
                     return

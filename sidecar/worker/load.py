@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPTQConfig
 
-from sidecar import budget, weights
+from sidecar import budget, toolcalls, weights
 from sidecar.errors import ConfigError, WeightsDamaged
 from sidecar.worker import attention, gptq, packed, precision
 from sidecar.worker.architectures import check_architecture
@@ -52,14 +52,15 @@ def load(config: WorkerConfig, report: Report) -> Model:
     if device.type == "cpu" and packed.available():
         packed.pack(network)
     plan = _plan(config, network, device, limit_mib, varlen)
+    tokens = _tokens(folder, network)
     model = Model(
         network=network,
-        tokens=_tokens(folder, network),
+        tokens=tokens,
         pool=_pool(network, plan, device),
         plan=plan,
         device=device,
         eos=_eos(network),
-        about=_about(folder, chosen, varlen, plan),
+        about=_about(folder, chosen, varlen, plan, tokens),
         varlen=varlen,
     )
     if varlen and config.cuda_graphs and chosen.graphs:
@@ -230,7 +231,7 @@ def _eos(network: Any) -> frozenset[int]:
 
 
 def _about(
-    folder: Path, chosen: precision.Precision, varlen: bool, plan: budget.Plan
+    folder: Path, chosen: precision.Precision, varlen: bool, plan: budget.Plan, tokens: Tokens
 ) -> tuple[tuple[str, str], ...]:
     kernel = "flash attention on pages" if varlen else "SDPA, sequence by sequence"
     return (
@@ -239,5 +240,6 @@ def _about(
         ("dtype", f"{chosen.dtype} ({chosen.dtype_reason})"),
         ("attention", kernel),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"),
+        ("tools", toolcalls.OPEN if tokens.has_tools else "none: the chat template writes no calls"),
         ("plan", plan.sentence()),
     )

@@ -209,7 +209,11 @@ class Frames:
 
 
 def prepare(request: GenerationRequest) -> Prepare:
-    """The wire form of a request; its deadline stays with the API process."""
+    """The wire form of a request; its deadline stays with the API process.
+
+    So do stop strings where tools are offered: they are looked for in the text around the calls alone,
+    and the worker does not know what is a call.
+    """
     return Prepare(
         id=request.id,
         text=request.prompt if isinstance(request.prompt, str) else None,
@@ -217,7 +221,7 @@ def prepare(request: GenerationRequest) -> Prepare:
         messages=request.messages or None,
         max_tokens=request.max_tokens,
         sampling=request.sampling,
-        stop=request.stop,
+        stop=() if request.offered else request.stop,
         n=request.n,
         logprobs=request.logprobs,
         tools=request.tools,

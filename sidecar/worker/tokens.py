@@ -4,7 +4,8 @@ A raw prompt is the model's input to the letter, control tokens included: whoeve
 it. In a conversation only the template writes control tokens. Where a user's words spell one
 (`<|im_end|>`), a mark is put behind its first character before the template is rendered, and the
 rendered text is tokenised piece by piece between the marks: the words arrive as the words they
-are, and any other text is tokenised exactly as transformers would.
+are, and any other text is tokenised exactly as transformers would. The same holds for every text in
+functions, calls and what tools returned.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from sidecar import chat_form, toolcalls
+from sidecar.chat_form import Change
 from sidecar.context import check_ids
 from sidecar.control_tokens import spelled
-from sidecar.errors import BadRequest
-from sidecar.generation import Message, TokenLogprob
+from sidecar.errors import BadRequest, Unsupported
+from sidecar.generation import Function, Message, TokenLogprob, ToolCall
 from sidecar.stops import StopMatcher
 from sidecar.worker.messages import Prepare
 
@@ -36,13 +39,17 @@ class Tokens:
         # As UTF-8 a name is never shorter than what it stands for, in any kind of vocabulary.
         self.longest_token_bytes = max(len(name.encode()) for name in self.backend.get_vocab())
         self._byte_level = "ByteLevel" in str(self.backend.decoder)
-        added = self.backend.get_added_tokens_decoder().values()
-        self._control = spelled(token.content for token in added if token.special)
+        added = self.backend.get_added_tokens_decoder()
+        tags = (toolcalls.OPEN, toolcalls.CLOSE)
+        # Shown although they are special in some vocabularies: without them a call is no call.
+        self.tags = {id: t.content for id, t in added.items() if t.special and t.content in tags}
+        self._control = spelled(token.content for token in added.values() if token.special)
+        self.has_tools = self._has_tools()
 
     def encode(self, prepare: Prepare) -> tuple[int, ...]:
         """The prompt's ids, at least one. Raises BadRequest naming the field."""
         if prepare.messages is not None:
-            ids = self._chat(prepare.messages)
+            ids = self._chat(prepare.messages, () if prepare.tools is None else prepare.tools.offered)
         elif prepare.token_ids is not None:
             check_ids(prepare.token_ids, self.vocabulary)
             ids = list(prepare.token_ids)
@@ -58,25 +65,51 @@ class Tokens:
         text, raw = self._piece(token)
         return TokenLogprob(text, raw, score, tuple((*self._piece(i), s) for i, s in others))
 
-    def _chat(self, messages: Sequence[Message]) -> list[int]:
+    def _chat(self, messages: Sequence[Message], offered: Sequence[Function]) -> list[int]:
         if not self._pretrained.chat_template:
             raise BadRequest(
                 "This model has no chat template; use /v1/completions or /generate.",
                 param="messages",
             )
-        mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
-        rendered = self._render(messages, mark)
+        if offered and not self.has_tools:
+            raise Unsupported(
+                f"`tools` are not supported by this model: its chat template writes no `{toolcalls.OPEN}`.",
+                param="tools",
+            )
+        # Letters and digits, which no template writes in another way.
+        mark = secrets.token_hex(16)
+        rendered = self._render(messages, offered, lambda text: self._marked(text, mark))
         pieces = [self.backend.encode(piece, add_special_tokens=False).ids for piece in rendered.split(mark)]
         return [token for piece in pieces for token in piece]
 
-    def _render(self, messages: Sequence[Message], mark: str) -> str:
-        turns = [{"role": m.role, "content": self._marked(m.content, mark)} for m in messages]
-        for turn, message in zip(turns, messages, strict=True):
-            if message.name is not None:
-                turn["name"] = self._marked(message.name, mark)
+    def _has_tools(self) -> bool:
+        """Whether the template shows functions, and writes calls in the form that `toolcalls` reads."""
+        call = ToolCall("call_0", "probe_call", "{}")
+        turns = (
+            Message("user", "hi"),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "hi", tool_call_id=call.id),
+        )
+        try:
+            rendered = self._render(turns, (Function("probe_offer"),), chat_form.same)
+        except BadRequest:
+            return False
+        reader = toolcalls.CallReader("", (call.name,))
+        reader.feed(rendered)
+        return "probe_offer" in rendered and reader.whole == 1
+
+    def _render(self, messages: Sequence[Message], offered: Sequence[Function], change: Change) -> str:
+        # Several vocabularies have a template of its own for tools, which alone writes calls.
+        called = any(message.tool_calls or message.role == "tool" for message in messages)
+        shown = chat_form.functions(offered, change) if offered or called else None
         try:
             return str(
-                self._pretrained.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                self._pretrained.apply_chat_template(
+                    [_turn(message, change) for message in messages],
+                    tools=shown,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
             )
         except Exception as error:  # jinja2's errors, and whatever the template itself raises
             raise BadRequest(
@@ -99,6 +132,25 @@ class Tokens:
         return raw.decode("utf-8", errors="replace"), raw
 
 
+def _turn(message: Message, change: Change) -> dict[str, Any]:
+    """A message as templates read it: of what it has not, there is no key."""
+    turn: dict[str, Any] = {"role": message.role, "content": change(message.content)}
+    if message.name is not None:
+        turn["name"] = change(message.name)
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = change(message.tool_call_id)
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": change(call.id),
+                "type": "function",
+                "function": {"name": call.name, "arguments": chat_form.arguments(call.arguments, change)},
+            }
+            for call in message.tool_calls
+        ]
+    return turn
+
+
 class Detokenizer:
     """The text of one choice as it grows: whole characters only, and nothing of a stop string.
 
@@ -107,6 +159,7 @@ class Detokenizer:
 
     def __init__(self, tokens: Tokens, stops: Sequence[str], prompt_ids: Sequence[int] = ()) -> None:
         self._backend = tokens.backend
+        self._tags = tokens.tags
         tail = list(prompt_ids[-_PROMPT_TAIL:])
         # Behind half a character the stream would hold, and then show, the prompt itself.
         if self._backend.decode(tail).endswith("\ufffd"):
@@ -121,7 +174,7 @@ class Detokenizer:
 
     def feed(self, token: int) -> str:
         """The text that this token made certain, perhaps none."""
-        piece = self._stream.step(self._backend, token)
+        piece = self._tags.get(token) or self._stream.step(self._backend, token)
         return self._matcher.feed(piece) if piece else ""
 
     def flush(self) -> str:
