@@ -233,7 +233,8 @@ class _Object:
             self._key_ends() if char == ":" else self._member()
         elif self._token or not char.isspace():
             self._token.append(char)
-            _demand(not self.in_arguments or char == "{")
+            _demand(self._nesting.depth > 1 or not outside or char.isspace() or char in '"}')
+            _demand(len(self._token) > 1 or char == ("{" if self._key == "arguments" else '"'))
 
     def _begin(self, char: str) -> None:
         _demand(char == "{" or char.isspace())

@@ -144,11 +144,14 @@ class ChatChoice:
     def __init__(self, choice: int, request: GenerationRequest) -> None:
         self._choice = choice
         self._alternatives = request.logprobs
+        # llama.cpp 0.7.0 holds to `parallel_tool_calls` in `required` alone.
+        self._most_calls = None if request.tools is None or request.tools.parallel else 1
         self._stops = StopMatcher(request.stop)
         self._scores = Scores()
         # Its numbers of calls, and ours, which have no gaps.
         self._known: dict[int, int] = {}
         self._counted = False
+        self._cut = False
         self.complete = False
         self.prompt_tokens: int | None = None
         self.completion_tokens = 0
@@ -157,7 +160,7 @@ class ChatChoice:
     @property
     def over(self) -> bool:
         """Whether nothing more is wanted; the token counts come behind the end of the text."""
-        return self.complete and (self._counted or self._stops.hit)
+        return self.complete and (self._counted or self._cut)
 
     def feed(self, frame: bytes) -> list[Event]:
         """The events of one frame. Raises the SidecarError that the frame reports."""
@@ -187,11 +190,21 @@ class ChatChoice:
         if reason is None and choice.finish_reason is not None:
             text += self._stops.flush()
             reason = _reason(choice.finish_reason)
+        calls = [
+            Delta(self._choice, "", tool=self._piece(call))
+            for call in choice.delta.tool_calls or []
+            if not self._is_one_too_many(call)
+        ]
+        if reason is None and len(calls) < len(choice.delta.tool_calls or []):
+            reason = "tool_calls"
+        self._cut = reason is not None and choice.finish_reason is None
         self.complete = reason is not None
-        calls = [Delta(self._choice, "", tool=self._piece(call)) for call in choice.delta.tool_calls or []]
         events = _said(self._choice, text, reason, self._scores, stopped=self._stops.hit)
         # What was said stands before a call, and the end behind it.
         return [*events[:-1], *calls, events[-1]] if reason is not None else [*events, *calls]
+
+    def _is_one_too_many(self, call: _Call) -> bool:
+        return call.index not in self._known and len(self._known) == self._most_calls
 
     def _piece(self, call: _Call) -> ToolDelta:
         arguments = call.function.arguments or ""

@@ -239,6 +239,20 @@ def test_calls_keep_their_numbers_and_ids() -> None:
     assert (choice.prompt_tokens, choice.completion_tokens, choice.cached_tokens) == (9, 4, 2)
 
 
+def test_a_second_call_ends_it_where_one_was_wanted() -> None:
+    tools = Tools((Function("f"),), parallel=False)
+    choice = ChatChoice(0, replace(CHAT, tools=tools))
+    events = fed(
+        choice,
+        chunk(tool_calls=[piece(0, "{}", id="x", name="f")]),
+        chunk(tool_calls=[piece(1, "{", id="y", name="f")]),
+        chunk(tool_calls=[piece(1, "}")]),
+    )
+    assert [event.tool.id for event in events if isinstance(event, Delta) and event.tool] == ["x"]
+    assert events[-1] == Finished(0, "tool_calls")
+    assert choice.over
+
+
 def test_a_chat_is_over_only_when_it_is_counted() -> None:
     choice = ChatChoice(0, CHAT)
     choice.feed(chunk("stop"))
