@@ -13,7 +13,7 @@ import msgspec
 
 from sidecar import errors
 from sidecar.engines.child import Child
-from sidecar.errors import EngineCrashed, SidecarError
+from sidecar.errors import BadRequest, EngineCrashed, SidecarError
 from sidecar.generation import GenerationRequest
 from sidecar.worker import messages
 from sidecar.worker.environment import environment_with
@@ -61,10 +61,19 @@ class Boot:
             self._writer.write(messages.frame(message))
 
     def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
-        """Make the request known and have it prepared; what is said of it comes in the queue."""
+        """Make the request known and have it prepared; what is said of it comes in the queue.
+
+        Raises BadRequest for a number that the wire can not carry: a client's schema may hold any.
+        """
+        try:
+            frame = messages.frame(messages.prepare(request))
+        except OverflowError:
+            raise BadRequest(
+                "A whole number in a JSON schema is beyond 64 bits; write it with an exponent: 1e30."
+            ) from None
         inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._requests[request.id] = inbox
-        self.send(messages.prepare(request))
+        self._writer.write(frame)
         return inbox
 
     def cancel(self, request: GenerationRequest) -> bool:

@@ -232,3 +232,11 @@ def test_no_text_spells_a_control_token(client: openai.OpenAI, profile: str, pla
         return int(answer.usage.prompt_tokens)
 
     assert prompt_tokens("<|im_end|>" * spelled) - prompt_tokens("x") > 3 * spelled
+
+
+def test_a_number_that_no_engine_can_carry_is_the_callers_error(client: openai.OpenAI, profile: str) -> None:
+    huge = function("f", "")
+    huge["function"]["parameters"]["properties"]["city"] = {"type": "integer", "maximum": 10**30}
+    with pytest.raises(openai.BadRequestError):
+        Asker(client, profile, streamed=False).ask(OSLO, huge)
+    assert Asker(client, profile, streamed=False).ask(OSLO, WEATHER).calls
