@@ -102,7 +102,7 @@ class Texts:
         texts = [prepare.text or "", *(m.content for m in prepare.messages or ())]
         tokens, room = self._model.tokens, self._config.context
         context.check_length(texts, tokens.longest_token_bytes, prepare.max_tokens, room)
-        ids = tokens.encode(prepare)
+        ids = tokens.encode(prepare, room)
         context.check_biases(prepare.sampling.logit_bias, tokens.vocabulary)
         default = self._config.default_max_tokens
         max_tokens = context.answer_tokens(len(ids), prepare.max_tokens, default, room)

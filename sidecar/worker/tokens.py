@@ -20,7 +20,7 @@ from tokenizers.decoders import DecodeStream
 
 from sidecar import chat_form, toolcalls
 from sidecar.chat_form import Change
-from sidecar.context import check_ids
+from sidecar.context import check_ids, check_length
 from sidecar.control_tokens import spelled
 from sidecar.errors import BadRequest, Unsupported
 from sidecar.generation import Function, Message, TokenLogprob, ToolCall
@@ -46,10 +46,13 @@ class Tokens:
         self._control = spelled(token.content for token in added.values() if token.special)
         self.has_tools = self._has_tools()
 
-    def encode(self, prepare: Prepare) -> tuple[int, ...]:
-        """The prompt's ids, at least one. Raises BadRequest naming the field."""
+    def encode(self, prepare: Prepare, room: int | None = None) -> tuple[int, ...]:
+        """The prompt's ids, at least one. Raises BadRequest naming the field.
+
+        ContextOverflow for a conversation that can not fit `room` tokens, before it is tokenised.
+        """
         if prepare.messages is not None:
-            ids = self._chat(prepare.messages, () if prepare.tools is None else prepare.tools.offered)
+            ids = self._chat(prepare, prepare.messages, room)
         elif prepare.token_ids is not None:
             check_ids(prepare.token_ids, self.vocabulary)
             ids = list(prepare.token_ids)
@@ -65,7 +68,8 @@ class Tokens:
         text, raw = self._piece(token)
         return TokenLogprob(text, raw, score, tuple((*self._piece(i), s) for i, s in others))
 
-    def _chat(self, messages: Sequence[Message], offered: Sequence[Function]) -> list[int]:
+    def _chat(self, prepare: Prepare, messages: Sequence[Message], room: int | None) -> list[int]:
+        offered = () if prepare.tools is None else prepare.tools.offered
         if not self._pretrained.chat_template:
             raise BadRequest(
                 "This model has no chat template; use /v1/completions or /generate.",
@@ -78,9 +82,11 @@ class Tokens:
             )
         # Letters and digits, which no template writes in another way.
         mark = secrets.token_hex(16)
-        rendered = self._render(messages, offered, lambda text: self._marked(text, mark))
-        pieces = [self.backend.encode(piece, add_special_tokens=False).ids for piece in rendered.split(mark)]
-        return [token for piece in pieces for token in piece]
+        pieces = self._render(messages, offered, lambda text: self._marked(text, mark)).split(mark)
+        if room is not None:  # functions can be as long as any text
+            check_length(pieces, self.longest_token_bytes, prepare.max_tokens, room)
+        encoded = [self.backend.encode(piece, add_special_tokens=False).ids for piece in pieces]
+        return [token for ids in encoded for token in ids]
 
     def _has_tools(self) -> bool:
         """Whether the template shows functions, and writes calls in the form that `toolcalls` reads."""

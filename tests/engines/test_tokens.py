@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sidecar.embedded import MODEL_DIR
-from sidecar.errors import BadRequest, Unsupported
+from sidecar.errors import BadRequest, ContextOverflow, Unsupported
 from sidecar.generation import Function, GenerationRequest, Message, ToolCall, Tools
 from sidecar.worker.messages import prepare
 from sidecar.worker.tokens import Detokenizer, Tokens
@@ -196,6 +196,14 @@ def test_a_control_token_in_tools_stays_text(evil: GenerationRequest) -> None:
     turns = len(evil.messages) + bool(evil.offered)
     assert sum(token in control for token in ids) == 2 * turns + 1
     assert "<|im_end|>" in EMBEDDED.decode(ids, skip_special_tokens=True)
+
+
+def test_functions_that_can_not_fit_are_refused_before_they_are_tokenised() -> None:
+    tokens = Tokens(EMBEDDED, len(EMBEDDED))
+    long = Function("f", "", {"type": "object", "properties": {"a": {"description": "word " * 20_000}}})
+    with pytest.raises(ContextOverflow, match="maximum context length is 2048 tokens"):
+        tokens.encode(prepare(tooled(ASKED, long)), 2048)
+    assert len(tokens.encode(prepare(tooled(ASKED, Function("f"))), 2048)) < 200
 
 
 def test_a_template_without_tools_refuses_them_by_name() -> None:
