@@ -38,7 +38,7 @@ class Prompts:
         if isinstance(request.prompt, str):
             texts = [request.prompt]
         context.check_length(texts, self._vocabulary.longest_token_bytes, request.max_tokens, room)
-        ids = await self._ids(request)
+        ids = await self._ids(request, room)
         if not ids:
             raise BadRequest("The prompt is empty: at least one token is needed.", param="prompt")
         return ids
@@ -53,15 +53,17 @@ class Prompts:
         turns = tuple(self._with(message, "\u200b") for message in request.messages)
         return replace(request, prompt=turns, tools=self._tools(request.tools, "\u200b"))
 
-    async def _ids(self, request: GenerationRequest) -> tuple[int, ...]:
+    async def _ids(self, request: GenerationRequest, room: int) -> tuple[int, ...]:
         if isinstance(request.prompt, str):
             return await self._tokenised([request.prompt])
         if not request.messages:
             context.check_ids(request.token_ids, self._vocabulary.size)
             return request.token_ids
         mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
-        rendered = await self._rendered(request, mark)
-        return await self._tokenised(rendered.split(mark))
+        pieces = (await self._rendered(request, mark)).split(mark)
+        # Functions can be as long as any text.
+        context.check_length(pieces, self._vocabulary.longest_token_bytes, request.max_tokens, room)
+        return await self._tokenised(pieces)
 
     async def _rendered(self, request: GenerationRequest, mark: str) -> str:
         turns = [message_fields(replace(self._with(m, mark), images=())) for m in request.messages]

@@ -1,4 +1,4 @@
-"""Tools, pictures and vectors from a real llama-server, asked for through the sidecar."""
+"""A named function, pictures and vectors from a real llama-server, asked for through the sidecar."""
 
 from __future__ import annotations
 
@@ -68,39 +68,6 @@ def client(server: Program) -> Iterator[openai.OpenAI]:
         yield made
 
 
-@pytest.mark.parametrize("choice", [None, "auto", "required"])
-def test_the_weather_is_asked_for(client: openai.OpenAI, choice: Any) -> None:
-    """The request of the fourth seed, with and without `tool_choice`."""
-    asked = {} if choice is None else {"tool_choice": choice}
-    answer = client.chat.completions.create(
-        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, **asked
-    )
-    found = answer.choices[0]
-    assert found.finish_reason == "tool_calls"
-    (call,) = found.message.tool_calls or []
-    assert call.type == "function"
-    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
-
-
-def test_a_call_comes_in_pieces_with_one_id(client: openai.OpenAI) -> None:
-    stream = client.chat.completions.create(
-        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, stream=True,
-        stream_options={"include_usage": True},
-    )  # fmt: skip
-    chunks = list(stream)
-    pieces = [p for c in chunks if c.choices for p in c.choices[0].delta.tool_calls or []]
-    assert {piece.index for piece in pieces} == {0}
-    assert [bool(piece.id) for piece in pieces] == [True] + [False] * (len(pieces) - 1)
-    assert pieces[0].function is not None
-    assert pieces[0].function.name == "get_weather"
-    arguments = "".join((piece.function and piece.function.arguments) or "" for piece in pieces)
-    assert json.loads(arguments) == {"city": "Paris"}
-    assert len(pieces) > 2
-    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "tool_calls"
-    assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens > 5
-
-
 def test_the_named_function_is_the_one_that_is_called(client: openai.OpenAI) -> None:
     """llama-server alone would let it call another one."""
     answer = client.chat.completions.create(
@@ -110,28 +77,6 @@ def test_the_named_function_is_the_one_that_is_called(client: openai.OpenAI) -> 
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert call.function.name == "get_time"
-
-
-def test_none_is_an_answer_in_words(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0, tool_choice="none"
-    )
-    assert answer.choices[0].finish_reason == "stop"
-    assert not answer.choices[0].message.tool_calls
-    assert "<tool_call>" not in (answer.choices[0].message.content or "")
-
-
-def test_what_the_tool_found_is_told(client: openai.OpenAI) -> None:
-    first = client.chat.completions.create(model="seeing", messages=QUESTION, tools=[WEATHER], temperature=0)
-    (call,) = first.choices[0].message.tool_calls or []
-    turns: Any = [
-        *QUESTION,
-        first.choices[0].message.model_dump(exclude_none=True),
-        {"role": "tool", "tool_call_id": call.id, "content": '{"sky": "sunny", "degrees": 20}'},
-    ]
-    answer = client.chat.completions.create(model="seeing", messages=turns, tools=[WEATHER], temperature=0)
-    assert answer.choices[0].finish_reason == "stop"
-    assert "sunny" in (answer.choices[0].message.content or "")
 
 
 def picture(colour: str, kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> str:
