@@ -20,6 +20,7 @@ from sidecar.api.fields import split_known
 from sidecar.api.messages import conversation
 from sidecar.api.prompts import MAX_INPUTS, prompts
 from sidecar.api.render import ChatRender, Options, Render, TextRender, base64_of, embeddings_body
+from sidecar.api.response_format import response_format
 from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, OpenAIBody, validate
 from sidecar.api.sse import EventStream, frames
 from sidecar.api.tools import tools
@@ -91,7 +92,6 @@ def chat_request(body: ChatBody, model: ServedModel) -> GenerationRequest:
     Raises BadRequest where fields disagree, Unsupported for what this model can not do.
     """
     _check_stream_options(body)
-    _refuse_for_now(body)
     offered = tools(body.tools, body.tool_choice, body.parallel_tool_calls, supported=model.tools)
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
@@ -111,6 +111,7 @@ def chat_request(body: ChatBody, model: ServedModel) -> GenerationRequest:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         deadline_s=body.timeout,
         tools=offered,
+        format=response_format(body.response_format, offered),
     )
 
 
@@ -179,14 +180,6 @@ def _options(body: OpenAIBody, with_logprobs: bool) -> Options:
 def _check_stream_options(body: OpenAIBody) -> None:
     if body.stream_options is not None and not body.stream:
         raise BadRequest("`stream_options` needs `stream`: true.", param="stream_options")
-
-
-def _refuse_for_now(body: ChatBody) -> None:
-    if body.response_format not in (None, {"type": "text"}):
-        raise Unsupported(
-            '`response_format` other than {"type": "text"} is not supported by this version.',
-            param="response_format",
-        )
 
 
 def _card(service: Service, model: ServedModel) -> dict[str, Any]:

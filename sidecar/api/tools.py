@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from sidecar.errors import BadRequest, Unsupported
 from sidecar.generation import Function, ToolChoice, Tools
+from sidecar.schema_limits import check_enforced, check_limits
 
 MAX_TOOLS = 128
-MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DESCRIPTION_CHARS = 16 * 1024
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHOICES: dict[str, ToolChoice] = {"none": "none", "auto": "auto", "required": "required"}
@@ -29,6 +28,10 @@ def tools(offered: Any, choice: Any, parallel: bool, *, supported: bool) -> Tool
     named, only = _choice(choice, functions)
     if not supported:
         raise Unsupported("`tools` are not supported by this model (supports_tools).", param="tools")
+    if named == "required":
+        for index, function in enumerate(functions):
+            if only in (None, function.name):
+                check_enforced(dict(function.parameters), f"tools.{index}.function.parameters")
     return Tools(functions, named, only, parallel)
 
 
@@ -70,8 +73,7 @@ def _parameters(fields: dict[str, Any], where: str) -> dict[str, Any]:
     param = f"{where}.function.parameters"
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise BadRequest(f'`{param}` must be a JSON schema of "type": "object".', param=param)
-    if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
-        raise BadRequest(f"`{param}` is larger than {MAX_SCHEMA_BYTES} bytes.", param=param)
+    check_limits(schema, param)
     return schema
 
 

@@ -12,11 +12,22 @@ neutral.
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 from sidecar import chat_form
-from sidecar.generation import GenerationRequest, Image, Message, Sampling, Tools
+from sidecar.engines.llama_schema import enforced
+from sidecar.generation import (
+    Function,
+    GenerationRequest,
+    Image,
+    JsonFormat,
+    Message,
+    Sampling,
+    ToolChoice,
+    Tools,
+)
 
 # The order of `sidecar.generation.Sampling`; what is not named here is not applied.
 ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
@@ -73,6 +84,8 @@ def completion_body(
         "response_fields": ["content", "stop", "stop_type", "tokens_predicted", "timings", "error"],
         **sampling_fields(request.sampling, seed, context),
     }
+    if request.format is not None:
+        body["json_schema"] = format_schema(request.format)
     if request.logprobs is not None:
         # 0 would mean none at all; the chosen token's own is what is wanted then.
         body["n_probs"] = max(1, request.logprobs)
@@ -93,20 +106,42 @@ def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: i
         **sampling_fields(request.sampling, seed, context),
         **tool_fields(request.tools),
     }
+    if request.format is not None:
+        schema = {"name": "answer", "schema": format_schema(request.format)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(1, request.logprobs)}
     return body
 
 
+def format_schema(format: JsonFormat) -> dict[str, Any]:
+    """What the answer must be, as llama-server enforces it. Raises Unsupported for what it would not."""
+    return enforced(format.schema or {"type": "object"}, "response_format.json_schema.schema")
+
+
 def tool_fields(tools: Tools | None) -> dict[str, Any]:
-    """The functions on offer. A named one is the only one on offer, and required."""
+    """The functions on offer. A named one is the only one on offer, and required.
+
+    Raises Unsupported where a call is required whose arguments llama-server would not enforce.
+    """
     if tools is None or not tools.offered:
         return {}
+    offered = [
+        replace(function, parameters=_parameters(function, index, tools.choice))
+        for index, function in enumerate(tools.functions)
+        if function in tools.offered
+    ]
     return {
-        "tools": chat_form.functions(tools.offered),
+        "tools": chat_form.functions(offered),
         "tool_choice": tools.choice,
         "parallel_tool_calls": tools.parallel,
     }
+
+
+def _parameters(function: Function, index: int, choice: ToolChoice) -> dict[str, Any]:
+    if choice != "required":
+        return dict(function.parameters)
+    return enforced({"type": "object", **function.parameters}, f"tools.{index}.function.parameters")
 
 
 def message_fields(message: Message) -> dict[str, Any]:

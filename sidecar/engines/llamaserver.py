@@ -21,6 +21,7 @@ from sidecar import context
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.last_words import last_words, without_requests
 from sidecar.engines.llama_answer import Answer, Prepared, by_text
+from sidecar.engines.llama_bodies import format_schema
 from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_launch import Launch
@@ -99,6 +100,8 @@ class LlamaServerEngine:
         """Have it rendered and tokenised; what was prepared waits for `stream`, or for `forget`."""
         if request.tools is not None and request.logprobs is not None and by_text(request):
             raise Unsupported("`logprobs` are not supported together with `tools` here.", param="logprobs")
+        if request.format is not None:
+            format_schema(request.format)  # it has its say before anything waits
         room = self._room
         ids = await self._asked(lambda prompts: prompts.ids(request, room))
         default = self._launch.default_max_tokens

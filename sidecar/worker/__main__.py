@@ -1,8 +1,9 @@
 """The worker process: `python -m sidecar.worker --fd N`, N being its end of a socket pair.
 
-Three threads. This one loads the model and then is the loop. One reads the socket. One renders,
-tokenises and prices, so that a long text never delays a step. The socket's end is the end of the
-process: a worker never outlives the server that started it.
+Four threads. This one loads the model and then is the loop. One reads the socket. One renders,
+tokenises and prices, so that a long text never delays a step; another does the same for requests
+whose answers have a grammar, so that compiling one delays no other text. The socket's end is the end
+of the process: a worker never outlives the server that started it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ NO_MEMORY = (
 
 
 class Texts:
-    """The text thread: renders, tokenises and prices, in the order of arrival.
+    """A text thread: renders, tokenises and prices, in the order of arrival.
 
     `submit` and `cancel` are the socket thread's. What was cancelled before its turn costs nothing.
     """
@@ -114,7 +115,8 @@ class Texts:
                 param="n",
             )
         seed = prepare.sampling.seed
-        job = Job(prepare, ids, max_tokens, secrets.randbits(63) if seed is None else seed)
+        constraint = self._model.grammars.constraint(prepare)
+        job = Job(prepare, ids, max_tokens, secrets.randbits(63) if seed is None else seed, constraint)
         return job, Price(len(ids), max_tokens, pages)
 
 
@@ -162,9 +164,11 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
     from sidecar.worker.loop import Loop, StickyError
 
     loop = Loop(model, config.batch_tokens, connection.send)
-    texts = Texts(model, config, loop, connection)
+    texts, constrained = (Texts(model, config, loop, connection) for _ in range(2))
     threading.Thread(target=texts.run, daemon=True, name="texts").start()
-    threading.Thread(target=_read, args=(connection, loop, texts), daemon=True, name="socket").start()
+    threading.Thread(target=constrained.run, daemon=True, name="constrained").start()
+    reading = (connection, loop, texts, constrained)
+    threading.Thread(target=_read, args=reading, daemon=True, name="socket").start()
     capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, config.context)
     connection.send(Loaded(str(model.device), capacity, model.about, loop.stats()))
     try:
@@ -175,16 +179,17 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
     return 0
 
 
-def _read(connection: Connection, loop: Loop, texts: Texts) -> None:
+def _read(connection: Connection, loop: Loop, texts: Texts, constrained: Texts) -> None:
     """Hand each message to whom it concerns; the loop hears of everything first."""
     while arrived := connection.receive():
         for message in arrived:
             if isinstance(message, Prepare | Begin | Cancel):
                 loop.arrivals.put(message)
             if isinstance(message, Prepare):
-                texts.submit(message)
+                (constrained if message.is_constrained else texts).submit(message)
             elif isinstance(message, Cancel):
                 texts.cancel(message.id)
+                constrained.cancel(message.id)
     loop.arrivals.put(None)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sidecar.generation import FinishReason, TokenLogprob
 from sidecar.stops import Scores
 from sidecar.worker.blocks import Table
+from sidecar.worker.constraint import Constraint
 from sidecar.worker.messages import Output, Prepare
 from sidecar.worker.sampler import Row
 from sidecar.worker.tokens import Detokenizer, Tokens
@@ -38,6 +39,8 @@ class Choice:
         """Take one sampled token; the output says what text it made certain and whether it ends."""
         self.ids.append(token)
         self.row.position += 1
+        if self.row.constraint is not None:
+            self.row.constraint.accept(token)
         self.row.counts[token] = self.row.counts.get(token, 0) + 1
         ended = token in eos
         piece = "" if ended else self.text.feed(token)
@@ -55,12 +58,16 @@ class Choice:
 
 @dataclass(slots=True)
 class Job:
-    """One prepared request. `waiting` choices start when the first one's prompt is computed."""
+    """One prepared request. `waiting` choices start when the first one's prompt is computed.
+
+    Each choice follows its own copy of `constraint`.
+    """
 
     prepare: Prepare
     ids: tuple[int, ...]
     max_tokens: int
     seed: int
+    constraint: Constraint | None = None
     choices: list[Choice] = field(default_factory=list)
     cached_tokens: int = 0
 
@@ -69,6 +76,7 @@ class Job:
         sampling = self.prepare.sampling
         penal = sampling.repetition_penalty != 1.0
         row = Row(sampling, self.seed, index, 0, frozenset(self.ids) if penal else frozenset())
+        row.constraint = None if self.constraint is None else self.constraint.copy()
         return Choice(
             self.prepare.id, index, list(self.ids), len(self.ids), self.max_tokens, row,
             Detokenizer(tokens, self.prepare.stop, self.ids), self.prepare.logprobs,

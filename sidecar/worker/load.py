@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError, WeightsDamaged
 from sidecar.worker import attention, gptq, packed, precision
 from sidecar.worker.architectures import check_architecture
 from sidecar.worker.attention import KvPool
+from sidecar.worker.constraint import Grammars
 from sidecar.worker.gptq_make import Report, Wish
 from sidecar.worker.graphs import DecodeGraphs
 from sidecar.worker.messages import WorkerConfig
@@ -52,14 +53,15 @@ def load(config: WorkerConfig, report: Report) -> Model:
     if device.type == "cpu" and packed.available():
         packed.pack(network)
     plan = _plan(config, network, device, limit_mib, varlen)
-    tokens = _tokens(folder, network)
+    tokens, eos = _tokens(folder, network), _eos(network)
     model = Model(
         network=network,
         tokens=tokens,
+        grammars=Grammars(tokens.backend, tokens.vocabulary, sorted(eos)),
         pool=_pool(network, plan, device),
         plan=plan,
         device=device,
-        eos=_eos(network),
+        eos=eos,
         about=_about(folder, chosen, varlen, plan, tokens),
         varlen=varlen,
     )

@@ -6,7 +6,8 @@ a request begins, so whatever began can end.
 
 What can go wrong, and whom it costs:
 
-- an error in one request (a distribution that is not a number): that request;
+- an error in one request (a distribution that is not a number, a grammar that allows no token): that
+  request;
 - out of memory: the request with the largest share of the step; the others repeat the step;
 - any other error of a step: the requests in it; shared prefixes are forgotten, the loop goes on;
 - an error that CUDA does not recover from: this process. `StickyError` leaves the loop, the
@@ -234,8 +235,8 @@ class Loop:
         scored = self._scored(raw, asked, tokens, ends)
         outputs = []
         for i, ((_, choice), token) in enumerate(zip(ends, tokens, strict=True)):
-            if token == sampler.NOT_A_NUMBER:
-                self._release(choice.request_id, EngineFault("The model's output is not a number."))
+            if token < 0:
+                self._release(choice.request_id, _no_token(choice, token))
             elif choice.request_id in self._jobs and (output := self._accepted(choice, token, scored.get(i))):
                 outputs.append(output)
         self._deliver(ends, outputs)
@@ -250,7 +251,7 @@ class Loop:
         """(id, log probability) pairs of those rows that asked for them and have a token."""
         found = {}
         for row, i in zip(raw, asked, strict=True):
-            if (alternatives := ends[i][1].alternatives) is not None and tokens[i] != sampler.NOT_A_NUMBER:
+            if (alternatives := ends[i][1].alternatives) is not None and tokens[i] >= 0:
                 found[i] = sampler.logprobs(row, tokens[i], alternatives)
         return found
 
@@ -308,3 +309,10 @@ class Loop:
         self.blocks.forget()
         if not self._running:
             self._model.reset()
+
+
+def _no_token(choice: Choice, token: int) -> SidecarError:
+    """Why the sampler has no token for it."""
+    if token == sampler.NOTHING_ALLOWED and choice.row.constraint is not None:
+        return choice.row.constraint.error
+    return EngineFault("The model's output is not a number.")

@@ -78,6 +78,11 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     tools: Tools | None = None
     format: JsonFormat | None = None
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether its answers must have a form that is held while they are made."""
+        return self.format is not None or (self.tools is not None and self.tools.choice == "required")
+
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
     """The gate let the prepared request in."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from sidecar import budget
 from sidecar.worker import attention
 from sidecar.worker.attention import KvPool
+from sidecar.worker.constraint import Grammars
 from sidecar.worker.graphs import DecodeGraphs
 from sidecar.worker.schedule import Chunk
 from sidecar.worker.tokens import Tokens
@@ -28,6 +29,7 @@ class Model:
 
     network: Any
     tokens: Tokens
+    grammars: Grammars
     pool: KvPool
     plan: budget.Plan
     device: torch.device

@@ -29,7 +29,8 @@ class Driver:
         request = prepare(GenerationRequest(id, tuple(ids), max_tokens, sampling, **more))
         seed = 0 if sampling.seed is None else sampling.seed
         self.loop.arrivals.put(request)
-        self.loop.arrivals.put(Prepared(id, Job(request, tuple(ids), max_tokens, seed)))
+        constraint = self.model.grammars.constraint(request)
+        self.loop.arrivals.put(Prepared(id, Job(request, tuple(ids), max_tokens, seed, constraint)))
         self.loop.arrivals.put(Begin(id))
 
     def cancel(self, id: str) -> None:
