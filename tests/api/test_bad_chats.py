@@ -50,7 +50,7 @@ def user(**fields: Any) -> dict[str, Any]:
         (user() | {"tools": [{}]}, "tools.0.function.name"),
         (user() | {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         (user() | {"tool_choice": "required"}, "tool_choice"),
-        (user() | {"response_format": {"type": "json_object"}}, "response_format"),
+        (user() | {"response_format": {"type": "sound"}}, "response_format"),
         (user() | {"n": 5}, "n"),
         (user() | {"user": {"a": 1}}, "user"),
         (user() | {"top_k": -2}, "top_k"),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.contract.asking import CAPITAL, PARIS, Door, Refused, said_by
+from tests.contract.asking import CAPITAL, PARIS, Door, Refused, ids, said_by
 from tests.e2e.program import Program
 from tests.engines.schemas import HOSTILE, PERSON, SMALL
 
+# What ends a text or an object is made likely: the embedded model has little to say in JSON.
+CLOSING = {"logit_bias": dict.fromkeys(map(str, [*ids('"'), *ids("}"), *ids("]")]), 5)}
 ASKED = said_by("Tell me about a person, as JSON.")
 
 
@@ -27,19 +30,20 @@ class Visit(BaseModel):
     city: str = Field(max_length=12)
     days: int = Field(ge=1, le=9)
     season: Literal["spring", "summer", "autumn", "winter"]
-    friends: list[str] = Field(max_length=2)
+    friends: list[Annotated[str, Field(max_length=12)]] = Field(max_length=2)
 
 
 @pytest.fixture
-def client(server: Program) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0, timeout=60)
+def client(server: Program) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0, timeout=60) as made:
+        yield made
 
 
 @pytest.mark.parametrize("schema", [*SMALL.values(), PERSON], ids=[*SMALL, "person"])
 def test_what_a_schema_describes(door: Door, schema: dict[str, Any]) -> None:
     """At random, for words that are likely would validate anyway."""
     answer = door.ask(
-        messages=ASKED, response_format=form(schema), temperature=1.5, seed=3, n=2, max_tokens=300
+        messages=ASKED, response_format=form(schema), temperature=1.2, seed=3, n=2, max_tokens=200
     )
     ended = [choice.text for choice in answer.choices if choice.reason == "stop"]
     assert ended
@@ -47,9 +51,9 @@ def test_what_a_schema_describes(door: Door, schema: dict[str, Any]) -> None:
         jsonschema.validate(json.loads(text), schema)
 
 
-def test_a_pydantic_model_through_the_official_client(client: openai.OpenAI) -> None:
+def test_a_pydantic_model_through_the_official_client(client: openai.OpenAI, profile: str) -> None:
     completion = client.chat.completions.parse(
-        model="default",
+        model=profile,
         messages=[{"role": "user", "content": "Plan a trip."}],
         response_format=Visit,
         temperature=1.5,
@@ -65,10 +69,10 @@ def test_any_object(door: Door, streamed: bool) -> None:
         streamed,
         messages=ASKED,
         response_format={"type": "json_object"},
-        temperature=1.2,
         seed=5,
-        n=4,
-        max_tokens=400,
+        n=2,
+        max_tokens=200,
+        **CLOSING,
     )
     ended = [choice.text for choice in found.choices if choice.reason == "stop"]
     assert ended
@@ -125,7 +129,7 @@ def test_a_hostile_schema_leaves_the_engine_as_it_was(door: Door, schema: dict[s
         door.ask(messages=ASKED, response_format=form(schema), temperature=1.5, max_tokens=8)
     except Refused as refused:
         assert refused.status == 400
-        assert str(refused.error["param"]).startswith("response_format") or "grammar" in str(refused.error)
+        assert str(refused.error["param"]).startswith("response_format")
     assert time.monotonic() - began < 30
     assert door.greedy(messages=said_by(CAPITAL)).text == PARIS
     assert door.server.child().pid == engine
@@ -138,13 +142,3 @@ def test_free_answers_beside_formed_ones_are_what_they_always_are(door: Door) ->
         door.greedy(messages=said_by(CAPITAL)),
     ]
     assert mixed[0].text == mixed[2].text == PARIS
-
-
-def test_a_form_beside_tools_that_may_be_called(door: Door) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    with pytest.raises(Refused, match="can not be combined"):
-        door.ask(messages=ASKED, tools=[tool], response_format=form(PERSON))
-    free = door.ask(
-        messages=ASKED, tools=[tool], tool_choice="none", response_format={"type": "json_object"}, max_tokens=2
-    )
-    assert free.reason == "length"
