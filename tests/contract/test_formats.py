@@ -43,7 +43,7 @@ def client(server: Program) -> Iterator[openai.OpenAI]:
 def test_what_a_schema_describes(door: Door, schema: dict[str, Any]) -> None:
     """At random, for words that are likely would validate anyway."""
     answer = door.ask(
-        messages=ASKED, response_format=form(schema), temperature=1.2, seed=3, n=2, max_tokens=200
+        messages=ASKED, response_format=form(schema), temperature=1.5, seed=4, n=2, max_tokens=300, **CLOSING
     )
     ended = [choice.text for choice in answer.choices if choice.reason == "stop"]
     assert ended

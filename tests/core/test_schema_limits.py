@@ -88,8 +88,8 @@ def test_outside_of_the_limits(schema: Any, words: str) -> None:
     "keyword",
     [
         "uniqueItems", "not", "if", "then", "else", "contains", "propertyNames", "minProperties",
-        "maxProperties", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "multipleOf", "contentEncoding",
-        "nullable", "x-vendor", "requiered", "$id", "$defs",
+        "maxProperties", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "multipleOf",
+        "contentEncoding", "nullable", "x-vendor", "requiered", "$id", "$defs",
     ],
 )  # fmt: skip
 def test_a_keyword_that_is_not_kept_is_named_with_its_place(keyword: str) -> None:

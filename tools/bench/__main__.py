@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar.engines import llama_binary
 from sidecar.errors import ConfigError
-from tools.bench import checkpoint, events, faults, machine, overhead, report, sampler, speed, start
+from tools.bench import checkpoint, events, faults, forms, machine, overhead, report, sampler, speed, start
 from tools.bench.figures import Point, rounded
 from tools.bench.servers import ROOT, Sizes
 from tools.bench.show import progress
@@ -27,18 +27,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one small pair of each; nothing in docs/")
     parser.add_argument("--llama", action="store_true", help="only what stands in front of llama-server")
     parser.add_argument("--faults", action="store_true", help="only what faults cost")
+    parser.add_argument("--forms", action="store_true", help="only the answers that must be JSON")
     options = parser.parse_args()
     try:
         binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
     except ConfigError as error:
         parser.exit(error.exit_code, f"{error.message}\n")
-    # What is not measured stays: `make gpu-test` writes its part, `--llama` and `--faults` their own.
+    # What is not measured stays: `make gpu-test` writes its part, `--llama`, `--forms` and `--faults` theirs.
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    everything = not (options.llama or options.faults)
+    everything = not (options.llama or options.faults or options.forms)
     if everything:
         results |= measure(options.quick)
     if everything or options.llama:
         results["llama"] = measure_llama(binary, options.quick)
+    if everything or options.forms:
+        results["forms"] = measure_forms(options.quick)
     if everything or options.faults:
         results["faults"] = faults.measure(binary, options.quick)
     if not options.quick:
@@ -61,6 +64,14 @@ def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
         "build": overhead.version(binary),
         "points": [point.as_json() for point in points],
     }
+
+
+def measure_forms(quick: bool) -> dict[str, Any]:
+    """Answers that must be JSON, on both engines."""
+    others = machine.Others()
+    with progress(len(forms.ENGINES)) as show:
+        rows = forms.measure(quick, show)
+    return {"machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())}, "rows": rows}
 
 
 def measure(quick: bool) -> dict[str, Any]:

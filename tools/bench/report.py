@@ -27,6 +27,7 @@ def render(results: dict[str, Any]) -> str:
         if points := [p for p in results["points"] if p["table"] == key]:
             parts.append(f"### {title}\n\n{_table(points)}")
     parts.append(_llama(results.get("llama")))
+    parts.append(_forms(results.get("forms")))
     parts.append(_faults(results.get("faults")))
     parts.append(_gpu(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
@@ -69,6 +70,25 @@ def _llama(llama: dict[str, Any] | None) -> str:
         if points := [p for p in llama["points"] if p["table"] == key]:
             parts.append(f"### {heading}\n\n{(_limits if key == 'cost' else _table)(points)}")
     return "\n\n".join(parts)
+
+
+def _forms(forms: dict[str, Any] | None) -> str:
+    title = "## Answers in a form"
+    if forms is None:
+        return f"{title}\n\nNot measured here: `python -m tools.bench --forms` fills this in."
+    m = forms["machine"]
+    lines = [
+        f"Measured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
+        f"{m['busy_by_others_cores']:.2f} cores busy.",
+        "",
+        "| engine | answers | complete | of these valid | first token, free | new schema | the same again |",
+        "|---|" + "---:|" * 6,
+    ]
+    for r in forms["rows"]:
+        times = " | ".join(f"{_number(r[name])} ms" for name in ("free_ms", "new_ms", "known_ms"))
+        valid = r["valid"] / max(1, r["complete"])
+        lines.append(f"| {r['engine']} | {r['asked']} | {r['complete']} | {valid:.1%} | {times} |")
+    return title + "\n\n" + "\n".join(lines)
 
 
 def _faults(faults: dict[str, Any] | None) -> str:
