@@ -142,3 +142,27 @@ def test_free_answers_beside_formed_ones_are_what_they_always_are(door: Door) ->
         door.greedy(messages=said_by(CAPITAL)),
     ]
     assert mixed[0].text == mixed[2].text == PARIS
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize("schema", [SMALL["range"], SMALL["any"], SMALL["unicode"], PERSON], ids=str)
+def test_the_arguments_of_a_call_that_must_be(llama_server: Program, schema: dict[str, Any]) -> None:
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object", **schema}}}
+        for name in ("first", "second")
+    ]
+    with openai.OpenAI(base_url=f"{llama_server.url}/v1", api_key="x", max_retries=0, timeout=60) as client:
+        named: Any = {"type": "function", "function": {"name": "second"}}
+        answer = client.chat.completions.create(
+            model="embedded-gguf",
+            messages=[{"role": "user", "content": "Call it."}],
+            tools=tools,  # type: ignore[arg-type]
+            tool_choice=named,
+            max_tokens=300,
+            seed=2,
+        ).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    for call in answer.message.tool_calls or []:
+        assert call.type == "function"
+        assert call.function.name == "second"
+        jsonschema.validate(json.loads(call.function.arguments), schema)

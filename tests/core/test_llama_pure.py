@@ -33,6 +33,7 @@ from sidecar.generation import (
     Function,
     GenerationRequest,
     Image,
+    JsonFormat,
     Message,
     Sampling,
     ToolCall,
@@ -407,3 +408,12 @@ def test_the_program_is_the_given_one_else_the_one_on_path(tmp_path: Path) -> No
     program.chmod(0o755)
     assert llama_binary.find(None, {"PATH": str(tmp_path)}) == str(program)
     assert llama_binary.find(str(program), {}) == str(program)
+
+
+def test_bytes_that_are_no_text_end_an_answer_that_must_be_json() -> None:
+    """They would be longer than the schema says; in free text they are what the model said."""
+    frame = '{"content":"a\ufffd"}'.encode()
+    held = CompletionChoice(0, replace(REQUEST, format=JsonFormat()))
+    with pytest.raises(EngineFault, match="no text"):
+        held.feed(frame)
+    assert CompletionChoice(0, REQUEST).feed(frame)
