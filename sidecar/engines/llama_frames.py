@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sidecar import errors
+from sidecar.engines.llama_held import HeldText
 from sidecar.errors import BadRequest, EngineFault, NotReady, OutOfMemory, SidecarError
 from sidecar.generation import (
     Delta,
@@ -108,7 +109,7 @@ class CompletionChoice:
     def __init__(self, choice: int, request: GenerationRequest) -> None:
         self._choice = choice
         self._alternatives = request.logprobs
-        self._held = request.format is not None
+        self._held = HeldText(request.format is not None)
         self._stops = StopMatcher(request.stop)
         self._scores = Scores()
         self.complete = False
@@ -130,7 +131,7 @@ class CompletionChoice:
         if found.timings is not None:
             self.cached_tokens = found.timings.cache_n
         self._scores.add(_logprobs(found.completion_probabilities, self._alternatives))
-        text = self._stops.feed(_whole(found.content, self._held))
+        text = self._stops.feed(self._held.feed(found.content))
         reason: FinishReason | None = "stop" if self._stops.hit else None
         if reason is None and found.stop:
             text += self._stops.flush()
@@ -145,7 +146,7 @@ class ChatChoice:
     def __init__(self, choice: int, request: GenerationRequest) -> None:
         self._choice = choice
         self._alternatives = request.logprobs
-        self._held = request.format is not None
+        self._held = HeldText(request.format is not None)
         # llama.cpp 0.7.0 holds to `parallel_tool_calls` in `required` alone.
         self._most_calls = None if request.tools is None or request.tools.parallel else 1
         self._stops = StopMatcher(request.stop)
@@ -187,7 +188,7 @@ class ChatChoice:
 
     def _events(self, choice: _ChatChoice) -> list[Event]:
         self._scores.add(_logprobs((choice.logprobs and choice.logprobs.content) or [], self._alternatives))
-        text = self._stops.feed(_whole(choice.delta.content or "", self._held))
+        text = self._stops.feed(self._held.feed(choice.delta.content or ""))
         reason: FinishReason | None = "stop" if self._stops.hit else None
         if reason is None and choice.finish_reason is not None:
             text += self._stops.flush()
@@ -277,19 +278,6 @@ def _said(
     logprobs = scores.shown(text, ended=reason is not None, stopped=stopped)
     events: list[Event] = [Delta(choice, text, logprobs)] if text or logprobs else []
     return events if reason is None else [*events, Finished(choice, reason)]
-
-
-def _whole(text: str, held: bool) -> str:
-    """New text. Raises EngineFault for bytes that are none, in an answer that is held to a form.
-
-    Its grammars take four bytes that only look like a character for one; what it sends then is four
-    replacement characters, and the text is longer than the schema says (llama.cpp 0.7.0).
-    """
-    if held and "\ufffd" in text:
-        raise EngineFault(
-            "The engine wrote bytes that are no text into an answer that must be JSON; try again."
-        )
-    return text
 
 
 def _reason(finish_reason: str) -> FinishReason:

@@ -410,10 +410,10 @@ def test_the_program_is_the_given_one_else_the_one_on_path(tmp_path: Path) -> No
     assert llama_binary.find(str(program), {}) == str(program)
 
 
-def test_bytes_that_are_no_text_end_an_answer_that_must_be_json() -> None:
-    """They would be longer than the schema says; in free text they are what the model said."""
-    frame = '{"content":"a\ufffd"}'.encode()
+def test_bytes_that_are_no_text_are_the_one_character_that_a_grammar_took_them_for() -> None:
+    """Else a text would be longer than the schema says; in free text they are what the model said."""
+    frames = [f'{{"content":"{text}"}}'.encode() for text in ("a\ufffd\ufffd", "\ufffd\ufffd", "b\ufffdc")]
     held = CompletionChoice(0, replace(REQUEST, format=JsonFormat()))
-    with pytest.raises(EngineFault, match="no text"):
-        held.feed(frame)
-    assert CompletionChoice(0, REQUEST).feed(frame)
+    free = CompletionChoice(0, REQUEST)
+    said = ["".join(e.text for e in fed(c, *frames) if isinstance(e, Delta)) for c in (held, free)]
+    assert said == ["a\ufffdb\ufffdc", "a\ufffd\ufffd\ufffd\ufffdb\ufffdc"]
