@@ -10,8 +10,8 @@ _BROKEN = re.compile("\ufffd+")
 class HeldText:
     """Bytes that only look like a character, put back to the one character that the grammar took them for.
 
-    Its grammars count two to four such bytes as one, and what is sent is a replacement character for each: a text
-    would be longer than its schema says (llama.cpp 0.7.0). Free text is left as it is.
+    Its grammars count two to four such bytes as one, and what is sent is a replacement character for
+    each: a text would be longer than its schema says (llama.cpp 0.7.0). Free text is left as it is.
     """
 
     def __init__(self, held: bool) -> None:
