@@ -240,3 +240,21 @@ def test_a_number_that_no_engine_can_carry_is_the_callers_error(client: openai.O
     with pytest.raises(openai.BadRequestError):
         Asker(client, profile, streamed=False).ask(OSLO, huge)
     assert Asker(client, profile, streamed=False).ask(OSLO, WEATHER).calls
+
+
+def test_a_call_that_is_required_is_made(asker: Asker) -> None:
+    """The model alone would answer in words."""
+    tool = function("get_weather", "Get the weather.")
+    tool["function"]["parameters"]["properties"]["city"]["enum"] = ["Oslo", "Paris"]
+    answer = asker.ask(CAPITAL, tool, tool_choice="required", parallel_tool_calls=False)
+    ((name, arguments),) = answer.meant
+    assert (answer.reason, answer.text, name) == ("tool_calls", "", "get_weather")
+    assert arguments["city"] in ("Oslo", "Paris")
+
+
+def test_the_named_function_is_the_one_that_is_called(asker: Asker) -> None:
+    """The model alone would say that it can not see the weather."""
+    named = {"type": "function", "function": {"name": "get_time"}}
+    answer = asker.ask(OSLO, TIME, WEATHER, tool_choice=named)
+    assert answer.reason == "tool_calls"
+    assert {(name, *arguments) for name, arguments in answer.meant} == {("get_time", "city")}

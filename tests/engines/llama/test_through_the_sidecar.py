@@ -1,4 +1,4 @@
-"""A named function, pictures and vectors from a real llama-server, asked for through the sidecar."""
+"""Pictures and vectors from a real llama-server, asked for through the sidecar."""
 
 from __future__ import annotations
 
@@ -18,21 +18,6 @@ from tests.e2e.program import Program, program, serving, until
 from tests.engines.llama import tiny_vision
 
 pytestmark = pytest.mark.llama
-
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the weather for a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-TIME: Any = json.loads(json.dumps(WEATHER).replace("get_weather", "get_time").replace("weather", "time"))
-QUESTION: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +51,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 def client(server: Program) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as made:
         yield made
-
-
-def test_the_named_function_is_the_one_that_is_called(client: openai.OpenAI) -> None:
-    """llama-server alone would let it call another one."""
-    answer = client.chat.completions.create(
-        model="seeing", messages=QUESTION, tools=[TIME, WEATHER], temperature=0,
-        tool_choice={"type": "function", "function": {"name": "get_time"}},
-    )  # fmt: skip
-    (call,) = answer.choices[0].message.tool_calls or []
-    assert call.type == "function"
-    assert call.function.name == "get_time"
 
 
 def picture(colour: str, kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> str:
