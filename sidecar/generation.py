@@ -148,6 +148,11 @@ class GenerationRequest:
         return () if self.tools is None else self.tools.offered
 
     @property
+    def must_call(self) -> bool:
+        """Whether the answer is a call, whatever the model would say."""
+        return self.tools is not None and self.tools.choice == "required"
+
+    @property
     def images(self) -> tuple[Image, ...]:
         """Every picture of the conversation, in order."""
         return tuple(image for message in self.messages for image in message.images)

@@ -13,6 +13,7 @@ import anyio
 
 from sidecar.engines.llama_bodies import chat_body, completion_body, seed_of
 from sidecar.engines.llama_boot import LlamaBoot
+from sidecar.engines.llama_calls import CallChoice
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
 from sidecar.engines.llama_prompt import Prompts
@@ -42,8 +43,9 @@ class Answer:
         self._seed = secrets.randbits(32) if given is None else given
         self._by_text = by_text(request)
         self._request = prompts.unmarked(request) if self._by_text else request
-        form = ChatChoice if self._by_text else CompletionChoice
-        self._frames: list[ChatChoice | CompletionChoice] = [form(i, request) for i in range(request.n)]
+        self._frames: list[ChatChoice | CompletionChoice | CallChoice] = [
+            _form(request)(index, request) for index in range(request.n)
+        ]
 
     def events(self, at_once: int) -> AsyncGenerator[Event]:
         """Started, the events of all choices, a Finished for each. `at_once` of them are at work together."""
@@ -126,4 +128,10 @@ class Answer:
 
 def by_text(request: GenerationRequest) -> bool:
     """Whether the chat route is needed, which takes text: for pictures, and where a tool may be called."""
-    return bool(request.images or request.offered)
+    return bool(request.images or (request.offered and not request.must_call))
+
+
+def _form(request: GenerationRequest) -> type[ChatChoice | CompletionChoice | CallChoice]:
+    if by_text(request):
+        return ChatChoice
+    return CallChoice if request.must_call else CompletionChoice

@@ -2,7 +2,8 @@
 
 Two of its routes are used. `/completion` takes token ids, so what a client wrote can not become a
 control token, and says with each frame how many tokens there are. `/v1/chat/completions` is for
-tools and pictures: its grammars, its parsers of each model's way to write a call, its image encoder.
+pictures, and for tools that may be called: its image encoder, its parsers of each model's way to write a
+call. A call that must be made goes the first way: the other's grammar lets any words stand before it.
 
 Nothing of a client's body gets here: each field is written anew from a validated value, and every
 sampling value is sent, since llama-server's own defaults (top_k 40, top_p 0.95, min_p 0.05) are not
@@ -12,7 +13,6 @@ neutral.
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -25,7 +25,6 @@ from sidecar.generation import (
     JsonFormat,
     Message,
     Sampling,
-    ToolChoice,
     Tools,
 )
 
@@ -86,6 +85,8 @@ def completion_body(
     }
     if request.format is not None:
         body["json_schema"] = format_schema(request.format)
+    if request.tools is not None and request.must_call:
+        body["json_schema"] = call_schema(request.tools)
     if request.logprobs is not None:
         # 0 would mean none at all; the chosen token's own is what is wanted then.
         body["n_probs"] = max(1, request.logprobs)
@@ -119,29 +120,34 @@ def format_schema(format: JsonFormat) -> dict[str, Any]:
     return enforced(format.schema or {"type": "object"}, "response_format.json_schema.schema")
 
 
-def tool_fields(tools: Tools | None) -> dict[str, Any]:
-    """The functions on offer. A named one is the only one on offer, and required.
-
-    Raises Unsupported where a call is required whose arguments llama-server would not enforce.
-    """
-    if tools is None or not tools.offered:
-        return {}
-    offered = [
-        replace(function, parameters=_parameters(function, index, tools.choice))
+def call_schema(tools: Tools) -> dict[str, Any]:
+    """One call of a function on offer, as an object. Raises Unsupported for what would not be enforced."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": function.name}, "arguments": _parameters(function, index)},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
         for index, function in enumerate(tools.functions)
         if function in tools.offered
     ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _parameters(function: Function, index: int) -> dict[str, Any]:
+    return enforced({"type": "object", **function.parameters}, f"tools.{index}.function.parameters")
+
+
+def tool_fields(tools: Tools | None) -> dict[str, Any]:
+    """The functions on offer. A named one is the only one on offer, and required."""
+    if tools is None or not tools.offered:
+        return {}
     return {
-        "tools": chat_form.functions(offered),
+        "tools": chat_form.functions(tools.offered),
         "tool_choice": tools.choice,
         "parallel_tool_calls": tools.parallel,
     }
-
-
-def _parameters(function: Function, index: int, choice: ToolChoice) -> dict[str, Any]:
-    if choice != "required":
-        return dict(function.parameters)
-    return enforced({"type": "object", **function.parameters}, f"tools.{index}.function.parameters")
 
 
 def message_fields(message: Message) -> dict[str, Any]:

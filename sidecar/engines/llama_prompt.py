@@ -16,6 +16,7 @@ from sidecar import context
 from sidecar.chat_form import changed_call, changed_functions
 from sidecar.control_tokens import spelled
 from sidecar.engines.llama_bodies import message_fields, tool_fields
+from sidecar.engines.llama_calls import BEGUN
 from sidecar.engines.llama_client import LlamaClient
 from sidecar.errors import BadRequest, EngineFault
 from sidecar.generation import GenerationRequest, Message, Tools
@@ -60,7 +61,8 @@ class Prompts:
             context.check_ids(request.token_ids, self._vocabulary.size)
             return request.token_ids
         mark = f"\uf8ff{secrets.token_hex(8)}\uf8ff"
-        pieces = (await self._rendered(request, mark)).split(mark)
+        rendered = await self._rendered(request, mark)
+        pieces = (rendered + BEGUN if request.must_call and not request.images else rendered).split(mark)
         # Functions can be as long as any text.
         context.check_length(pieces, self._vocabulary.longest_token_bytes, request.max_tokens, room)
         return await self._tokenised(pieces)

@@ -20,8 +20,8 @@ import anyio
 from sidecar import context
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.last_words import last_words, without_requests
-from sidecar.engines.llama_answer import Answer, Prepared, by_text
-from sidecar.engines.llama_bodies import format_schema
+from sidecar.engines.llama_answer import Answer, Prepared
+from sidecar.engines.llama_bodies import call_schema, format_schema
 from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_launch import Launch
@@ -98,10 +98,12 @@ class LlamaServerEngine:
 
     async def price(self, request: GenerationRequest) -> Price:
         """Have it rendered and tokenised; what was prepared waits for `stream`, or for `forget`."""
-        if request.tools is not None and request.logprobs is not None and by_text(request):
+        if request.offered and request.logprobs is not None:
             raise Unsupported("`logprobs` are not supported together with `tools` here.", param="logprobs")
         if request.format is not None:
             format_schema(request.format)  # it has its say before anything waits
+        if request.tools is not None and request.must_call:
+            call_schema(request.tools)
         room = self._room
         ids = await self._asked(lambda prompts: prompts.ids(request, room))
         default = self._launch.default_max_tokens
