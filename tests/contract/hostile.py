@@ -1,7 +1,8 @@
 """A client that means harm, as a process: `python -m tests.contract.hostile PORT SECONDS STREAMS`.
 
-Keeps STREAMS endless answers going, so that every slot is busy, and sends 20 bodies of 1 MiB a second
-beside them. At the end it prints how often each status was answered, and how many answers it kept going.
+Keeps STREAMS endless answers going, so that every slot is busy, says so with a line, and sends 20 bodies
+of 1 MiB a second beside them. At the end it prints how often each status was answered, and how many answers
+it kept going.
 """
 
 from __future__ import annotations
@@ -78,8 +79,11 @@ def _request(path: str, body: bytes) -> bytes:
 async def main(port: int, seconds: float, streams: int) -> None:
     """Send, count, print."""
     seen: Counter[str] = Counter()
-    busy = [asyncio.create_task(_busy(port)) for _ in range(streams)]
-    asked, sent = requests(), []
+    asked, sent, begun = requests(), [], asyncio.Semaphore(0)
+    busy = [asyncio.create_task(_busy(port, begun)) for _ in range(streams)]
+    for _ in busy:
+        await begun.acquire()
+    print("busy", flush=True)
     for turn in range(int(seconds * PER_SECOND)):
         sent.append(asyncio.create_task(_send(port, asked[turn % len(asked)], seen)))
         await asyncio.sleep(1 / PER_SECOND)
@@ -102,13 +106,15 @@ async def _send(port: int, request: bytes, seen: Counter[str]) -> None:
         writer.close()
 
 
-async def _busy(port: int) -> None:
+async def _busy(port: int, begun: asyncio.Semaphore) -> None:
     """One endless answer after the other; what comes is read and thrown away."""
     body = json.dumps(LONG).encode()
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(writer):
             writer.write(_request("/v1/completions", body))
+            await reader.readuntil(b"data: ")
+            begun.release()
             while await reader.read(1 << 16):
                 pass
 
