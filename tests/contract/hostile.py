@@ -36,6 +36,7 @@ def _chat(content: bytes) -> bytes:
 WORDS = b"many words of plain text " * (MIB // 26)
 MESSAGE = b'{"role":"user","content":"' + b"many words " * 90 + b'"}'
 UNUSED = b'{"prompt":"hi","x":'
+STOPS = b'{"prompt":"hi","stop":'
 
 COMPLETIONS = {
     "plain words": _repeated(b'{"prompt":"', b"many words of plain text ", b'"}'),
@@ -48,8 +49,8 @@ COMPLETIONS = {
     "deep arrays": UNUSED + b"[" * (MIB // 2) + b"]" * (MIB // 2 - 100) + b"}",
     "pairs of brackets": _repeated(UNUSED, b"[]", b"}"),
     "quotes": _repeated(UNUSED, b'"', b"}"),
-    "numbers": _repeated(UNUSED + b"[0", b",123456789", b"]}", 99_000),
-    "fractions": _repeated(UNUSED + b"[0", b",1.5e300", b"]}", 99_000),
+    "numbers": _repeated(STOPS + b"[0", b",123456789", b"]}", 99_000),
+    "fractions": _repeated(STOPS + b"[0", b",1.5e300", b"]}", 99_000),
     "long numbers": _repeated(UNUSED + b"[0", b"," + b"9" * 4000, b"]}"),
     "keys": UNUSED + b"{" + b",".join(b'"k%04d":1' % i for i in range(90_000)) + b"}}",
     "the same key": _repeated(UNUSED + b'{"k":1', b',"k":1', b"}}", 99_000),
