@@ -1,7 +1,7 @@
-"""A client that means harm, as a process: `python -m tests.contract.hostile PORT SECONDS STREAMS`.
+"""A client that means harm, as a process: `python -m tests.contract.hostile PORT SECONDS STREAMS BODIES`.
 
-Keeps STREAMS endless answers going, so that every slot is busy, says so with a line, and sends 20 bodies
-of 1 MiB a second beside them. At the end it prints how often each status was answered, and how many answers
+Keeps STREAMS endless answers going, so that every slot is busy, says so with a line, and sends BODIES of
+1 MiB a second beside them. At the end it prints how often each status was answered, and how many answers
 it kept going.
 """
 
@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 
 MIB = 1 << 20
-PER_SECOND = 20
 LONG = {
     "prompt": "Tell me a story.",
     "max_tokens": 2040,
@@ -77,7 +76,7 @@ def _request(path: str, body: bytes) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def main(port: int, seconds: float, streams: int) -> None:
+async def main(port: int, seconds: float, streams: int, per_second: int) -> None:
     """Send, count, print."""
     seen: Counter[str] = Counter()
     asked, sent, begun = requests(), [], asyncio.Semaphore(0)
@@ -85,9 +84,10 @@ async def main(port: int, seconds: float, streams: int) -> None:
     for _ in busy:
         await begun.acquire()
     print("busy", flush=True)
-    for turn in range(int(seconds * PER_SECOND)):
+    for turn in range(int(seconds * per_second)):
         sent.append(asyncio.create_task(_send(port, asked[turn % len(asked)], seen)))
-        await asyncio.sleep(1 / PER_SECOND)
+        await asyncio.sleep(1 / per_second)
+    await asyncio.sleep(0 if per_second else seconds)
     going = sum(not task.done() for task in busy)
     await asyncio.gather(*sent)
     for task in busy:
@@ -121,4 +121,4 @@ async def _busy(port: int, begun: asyncio.Semaphore) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

@@ -19,7 +19,7 @@ from tests.e2e.program import ROOT, Program
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "10"))
 EVERY_S = 0.04
 P99_MS, MAX_MS = 50.0, 250.0
-SLOTS = 16
+SLOTS, BODIES = 16, 20
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
@@ -46,14 +46,19 @@ class Look:
     def p99_ms(self) -> float:
         return self.probed_ms[int(0.99 * len(self.probed_ms))]
 
+    @property
+    def at_once(self) -> bool:
+        return self.p99_ms <= P99_MS and self.probed_ms[-1] <= MAX_MS
+
     def __str__(self) -> str:
         middle, most = self.probed_ms[len(self.probed_ms) // 2], self.probed_ms[-1]
         shown = f"{middle:.1f}, p99 {self.p99_ms:.1f}, most {most:.1f} ms"
         return f"{len(self.probed_ms)} probes: {shown}; {self.seen}"
 
 
-def _look(port: int) -> Look:
-    command = [sys.executable, "-m", "tests.contract.hostile", str(port), str(SECONDS), str(SLOTS)]
+def _look(port: int, bodies: int) -> Look:
+    words = map(str, (port, SECONDS, SLOTS, bodies))
+    command = [sys.executable, "-m", "tests.contract.hostile", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as hostile:
         assert hostile.stdout is not None
         assert hostile.stdout.readline() == b"busy\n"
@@ -64,17 +69,18 @@ def _look(port: int) -> Look:
         return Look(sorted(probed), json.loads(hostile.stdout.read()))
 
 
-# Twice at most: a neighbour on the machine can make one look wrong, hardly two.
-@pytest.mark.timeout(120 + 4 * SECONDS)
+@pytest.mark.timeout(120 + 6 * SECONDS)
 def test_health_answers_at_once(server: Program) -> None:
     before = server.child().pid
-    look = _look(server.port)
-    if look.p99_ms > P99_MS or look.probed_ms[-1] > MAX_MS:
-        look = _look(server.port)
+    look = _look(server.port, BODIES)
+    if not look.at_once:
+        look = _look(server.port, BODIES)
     print(look)
     assert set(look.seen["statuses"]) == {"400"}, look
     assert look.seen["going"] == SLOTS
     assert server.child().pid == before
+    # A machine on which neighbours take the processor away says nothing about the bodies.
+    if not look.at_once and not (alone := _look(server.port, 0)).at_once:
+        pytest.skip(f"too busy a machine: without any hostile body {alone}")
+    assert look.at_once, look
     assert len(look.probed_ms) >= 15 * SECONDS, look
-    assert look.p99_ms <= P99_MS, look
-    assert look.probed_ms[-1] <= MAX_MS, look

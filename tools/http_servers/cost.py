@@ -16,8 +16,8 @@ from tools.bench.servers import ROOT, Server, free_port
 from tools.http_servers.candidate import PACED
 
 STREAMS = (1, 8, 32)
-EVENTS = 8000  # of all streams together
-ASKED, CLIENTS = 800, 8
+EVENTS = 4000  # of all streams together
+ASKED, CLIENTS = 400, 8
 
 
 @contextlib.contextmanager
