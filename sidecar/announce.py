@@ -13,19 +13,9 @@ from collections.abc import Callable, Iterator
 
 from sidecar.api.auth import is_loopback
 from sidecar.api.hints import QUESTION, curl
+from sidecar.engine import Failed, Loading, Ready, Unloaded
 from sidecar.errors import RequestError, SidecarError
-from sidecar.generation import (
-    Delta,
-    Done,
-    Failed,
-    GenerationRequest,
-    Loading,
-    Message,
-    Ready,
-    Sampling,
-    Unloaded,
-    Usage,
-)
+from sidecar.generation import Delta, Done, GenerationRequest, Message, Sampling, Usage
 from sidecar.listening import url_of
 from sidecar.profiles import Profile
 from sidecar.progress import Show, shown

@@ -138,7 +138,7 @@ def _quantize(argv: Sequence[str]) -> int:
 
 
 def _warm(argv: Sequence[str]) -> int:
-    from sidecar.generation import Failed
+    from sidecar.engine import Failed
     from sidecar.progress import shown
     from sidecar.serve import warm
     from sidecar.settings import load

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from sidecar.engine import Engine, Failed, Loading, Ready, ServiceState, Unloaded
 from sidecar.errors import NotLoaded, QueueFull, SidecarError
-from sidecar.generation import Engine, Failed, Loading, Ready, ServiceState, Unloaded
 from sidecar.run import until
 from sidecar.shelf import ServedModel, Shelf
 

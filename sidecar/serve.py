@@ -26,9 +26,9 @@ from sidecar.announce import announce, loaded, warn_if_open
 from sidecar.api import create_app
 from sidecar.api.connection import http_config
 from sidecar.control import Control
+from sidecar.engine import Engine, Failed, ServiceState
 from sidecar.errors import PortInUse
 from sidecar.gate import Gate
-from sidecar.generation import Engine, Failed, ServiceState
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.profiles import Profile

@@ -18,20 +18,11 @@ from functools import partial
 from typing import cast
 
 from sidecar import standing
+from sidecar.engine import Engine, Ready, ServiceState
 from sidecar.errors import Draining, EngineFault, NotLoaded, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
-from sidecar.generation import (
-    Done,
-    Embeddings,
-    Engine,
-    EngineStats,
-    Event,
-    GenerationRequest,
-    Price,
-    Ready,
-    ServiceState,
-)
+from sidecar.generation import Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 from sidecar.held import Held
 from sidecar.metrics import Metrics
 from sidecar.run import CLOSE_SECONDS, Run, closed, until

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar.engine import Engine
 from sidecar.errors import UnknownModel
-from sidecar.generation import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sidecar.engine import Failed, Loading, ServiceState, Unloaded
 from sidecar.errors import NotLoaded, NotReady, SidecarError
-from sidecar.generation import Failed, Loading, ServiceState, Unloaded
 
 
 def phase(state: ServiceState, *, draining: bool, leaving: bool) -> str:

@@ -12,7 +12,7 @@ from sidecar.api.body import json_object
 from sidecar.api.docs import body_of
 from sidecar.api.fields import only_known
 from sidecar.api.schema import ModelBody, validate
-from sidecar.generation import Failed, Loading, Ready
+from sidecar.engine import Failed, Loading, Ready
 from sidecar.service import Service
 
 

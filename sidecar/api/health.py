@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sidecar.generation import EngineStats, Failed, Loading, Ready, Unloaded
+from sidecar.engine import Failed, Loading, Ready, Unloaded
+from sidecar.generation import EngineStats
 from sidecar.metrics import TEXT_TYPE, Metrics
 from sidecar.service import Service
 

@@ -18,8 +18,9 @@ from sidecar.api.docs import body_of
 from sidecar.api.fields import only_known
 from sidecar.api.hints import base_url, curl
 from sidecar.api.schema import GenerateBody, validate
+from sidecar.engine import Ready
 from sidecar.errors import RequestError
-from sidecar.generation import GenerationRequest, Ready
+from sidecar.generation import GenerationRequest
 from sidecar.service import Service
 
 ENDPOINTS = """\

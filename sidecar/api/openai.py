@@ -24,8 +24,9 @@ from sidecar.api.response_format import response_format
 from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, OpenAIBody, validate
 from sidecar.api.sse import EventStream, frames
 from sidecar.api.tools import tools
+from sidecar.engine import Ready, Unloaded
 from sidecar.errors import BadRequest, Unsupported
-from sidecar.generation import Event, GenerationRequest, Ready, Unloaded, Usage
+from sidecar.generation import Event, GenerationRequest, Usage
 from sidecar.service import Service
 from sidecar.shelf import ServedModel
 

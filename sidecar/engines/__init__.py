@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from sidecar import room
+from sidecar.engine import Engine
 from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
 from sidecar.fit import fit
-from sidecar.generation import Engine
 from sidecar.gpu import look
 from sidecar.pinning import child_environment
 from sidecar.profiles import Profile

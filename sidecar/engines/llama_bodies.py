@@ -18,15 +18,7 @@ from typing import Any
 
 from sidecar import chat_form
 from sidecar.engines.llama_schema import enforced
-from sidecar.generation import (
-    Function,
-    GenerationRequest,
-    Image,
-    JsonFormat,
-    Message,
-    Sampling,
-    Tools,
-)
+from sidecar.generation import Function, GenerationRequest, Image, JsonFormat, Message, Sampling, Tools
 
 # The order of `sidecar.generation.Sampling`; what is not named here is not applied.
 ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import anyio
 
 from sidecar import context
+from sidecar.engine import EngineState, Failed, Loading, Ready
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.last_words import last_words, without_requests
 from sidecar.engines.llama_answer import Answer, Prepared
@@ -29,19 +30,7 @@ from sidecar.engines.llama_prompt import Prompts
 from sidecar.engines.llama_vectors import embeddings
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.errors import EngineCrashed, EngineFault, EngineStalled, SidecarError, StartError, Unsupported
-from sidecar.generation import (
-    Capacity,
-    Done,
-    Embeddings,
-    EngineState,
-    EngineStats,
-    Event,
-    Failed,
-    GenerationRequest,
-    Loading,
-    Price,
-    Ready,
-)
+from sidecar.generation import Capacity, Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from sidecar.engine import EngineState, Failed, Loading, Ready
 from sidecar.engines.child import RESTART_WINDOW_S, restart_delay_s
 from sidecar.errors import NotReady
-from sidecar.generation import EngineState, Failed, Loading, Ready
 
 log = logging.getLogger(__name__)
 

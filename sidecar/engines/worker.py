@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import anyio
 
 from sidecar import context, errors
+from sidecar.engine import EngineState, Failed, Loading, Ready
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.engines.worker_boot import Boot, Item, as_error, released
@@ -27,15 +28,11 @@ from sidecar.generation import (
     Delta,
     Done,
     Embeddings,
-    EngineState,
     EngineStats,
     Event,
-    Failed,
     Finished,
     GenerationRequest,
-    Loading,
     Price,
-    Ready,
     Started,
 )
 from sidecar.worker.messages import (

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from sidecar.api import create_app
+from sidecar.engine import Engine
 from sidecar.gate import Gate
-from sidecar.generation import Engine
 from sidecar.metrics import Metrics
 from sidecar.service import Service
 from sidecar.shelf import ServedModel, Shelf

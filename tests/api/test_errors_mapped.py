@@ -7,8 +7,9 @@ import pytest
 
 from sidecar import errors
 from sidecar.api.errors import STATUS, answer, row
+from sidecar.engine import Failed
 from sidecar.gate import Gate
-from sidecar.generation import Capacity, Failed
+from sidecar.generation import Capacity
 from tests.fakes.engine import CAPACITY, ScriptedEngine, loading
 from tests.fakes.live import Live, live_server
 

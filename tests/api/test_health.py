@@ -8,7 +8,7 @@ import subprocess
 import httpx
 import pytest
 
-from sidecar.generation import Failed, Loading
+from sidecar.engine import Failed, Loading
 from tests.fakes.engine import ANSWER, ScriptedEngine, loading
 from tests.fakes.live import Live, live_server
 

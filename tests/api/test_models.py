@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from sidecar.generation import Failed, Ready, Unloaded
+from sidecar.engine import Failed, Ready, Unloaded
 from sidecar.shelf import ServedModel
 from tests.fakes.live import Live, live_server
 

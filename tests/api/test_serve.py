@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from sidecar.announce import address
+from sidecar.engine import Ready
 from sidecar.errors import ConfigError
-from sidecar.generation import Ready
 from sidecar.listening import listening
 from sidecar.serve import _refused
 from sidecar.settings import Settings

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from sidecar.engine import Failed, Loading
 from sidecar.errors import DeadlineExceeded, Draining, EngineFault, NotReady, OutOfMemory, QueueFull
 from sidecar.event_order import EventOrder
 from sidecar.gate import Gate
@@ -18,10 +19,8 @@ from sidecar.generation import (
     Delta,
     Done,
     Event,
-    Failed,
     Finished,
     GenerationRequest,
-    Loading,
     Price,
     Started,
     Usage,

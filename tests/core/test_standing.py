@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.engine import Failed, Loading, Ready, ServiceState, Unloaded
 from sidecar.errors import NotLoaded, NotReady
-from sidecar.generation import Capacity, Failed, Loading, Ready, ServiceState, Unloaded
+from sidecar.generation import Capacity
 from sidecar.standing import phase, refusal
 
 READY = Ready("cpu", Capacity(1, 1, 16, 16))

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import uvloop
 
+from sidecar.engine import Failed, Loading, Ready
 from sidecar.engines.llama_boot import LEASH
 from sidecar.errors import (
     BadRequest,
@@ -26,17 +27,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.fit import Fit, fit
-from sidecar.generation import (
-    Delta,
-    Done,
-    Failed,
-    Finished,
-    GenerationRequest,
-    Loading,
-    Message,
-    Ready,
-    Started,
-)
+from sidecar.generation import Delta, Done, Finished, GenerationRequest, Message, Started
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
 from sidecar.settings import load
 from tests.engines.llama.driving import (

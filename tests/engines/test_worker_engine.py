@@ -16,21 +16,11 @@ import psutil
 import pytest
 import uvloop
 
+from sidecar.engine import Failed, Loading, Ready
 from sidecar.engines.child import Child, restart_delay_s
 from sidecar.engines.worker import WorkerEngine
 from sidecar.errors import EngineCrashed, EngineStalled, NotReady
-from sidecar.generation import (
-    Delta,
-    Done,
-    Event,
-    Failed,
-    Finished,
-    GenerationRequest,
-    Loading,
-    Price,
-    Ready,
-    Started,
-)
+from sidecar.generation import Delta, Done, Event, Finished, GenerationRequest, Price, Started
 from sidecar.worker.messages import WorkerConfig
 from tests.engines import waiting
 

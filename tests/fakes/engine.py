@@ -23,20 +23,18 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from sidecar.context import check_length
+from sidecar.engine import EngineState, Loading, Ready
 from sidecar.errors import BadRequest, ContextOverflow, revive
 from sidecar.generation import (
     Capacity,
     Delta,
     Done,
     Embeddings,
-    EngineState,
     EngineStats,
     Event,
     Finished,
     GenerationRequest,
-    Loading,
     Price,
-    Ready,
     Started,
     TokenLogprob,
     ToolDelta,
@@ -50,7 +48,7 @@ CAPACITY = Capacity(slots=4, pages=4096, page_tokens=16, context=6144)
 
 
 class ScriptedEngine:
-    """Implements `sidecar.generation.Engine`."""
+    """Implements `sidecar.engine.Engine`."""
 
     def __init__(self, capacity: Capacity = CAPACITY, state: EngineState | None = None) -> None:
         self.capacity = capacity

@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import psutil
 
+from sidecar.engine import Failed, Ready
 from sidecar.engines.fetching import Job
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.fit import Fit
-from sidecar.generation import Delta, Event, Failed, GenerationRequest, Ready, Sampling, Started
+from sidecar.generation import Delta, Event, GenerationRequest, Sampling, Started
 from sidecar.profiles import Profile
 from tests.engines import waiting
 

@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from sidecar import embedded, gguf
+from sidecar.engine import Ready
 from sidecar.engines import llama_binary
 from sidecar.engines.last_words import last_words
 from sidecar.errors import EngineStalled
-from sidecar.generation import GenerationRequest, Ready
+from sidecar.generation import GenerationRequest
 from sidecar.profiles import Profile
 from tests.engines.llama.driving import (
     alive,
