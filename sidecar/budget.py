@@ -17,6 +17,8 @@ FILL = 0.92
 # What a CUDA context and its libraries hold before the first tensor; measured values of others
 # lie between 250 and 500 MiB, depending on the card and the driver.
 CUDA_CONTEXT_MIB = 400.0
+# A context that is offered in place of one that does not fit: whole steps, and none too short to be of use.
+CONTEXT_STEP, LEAST_CONTEXT = 256, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,39 @@ class KvShape:
     def bytes_per_token(self) -> int:
         """Keys and values, all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_value
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What serving a model takes, whatever there is.
+
+    Keys and values are taken in pages of `page_tokens`: fewer than `needed_pages` are no start, more
+    than `wanted_pages` are of no use. `context` is one request's.
+    """
+
+    weights_mib: float
+    workspace_mib: float
+    context_mib: float
+    page_mib: float
+    page_tokens: int
+    context: int
+    needed_pages: int
+    wanted_pages: int
+
+    @property
+    def fixed_mib(self) -> float:
+        """All that is there before the first key."""
+        return self.weights_mib + self.workspace_mib + self.context_mib
+
+    @property
+    def request_pages(self) -> int:
+        """Pages of one full context."""
+        return -(-self.context // self.page_tokens)
+
+    @property
+    def least_mib(self) -> float:
+        """What a start takes."""
+        return self.fixed_mib + self.needed_pages * self.page_mib
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +88,19 @@ class Plan:
         return self.pages * self.page_tokens
 
     @property
+    def full_contexts(self) -> int:
+        """Requests of the whole context that fit at once."""
+        return self.pages // -(-self.context // self.page_tokens)
+
+    @property
     def total_mib(self) -> float:
         """All parts together."""
         return self.weights_mib + self.workspace_mib + self.context_mib + self.kv_mib
+
+    @property
+    def margin_mib(self) -> float:
+        """What is kept free on the way to the watchdog's line; 0 where there is none."""
+        return 0.0 if self.budget_mib is None else self.budget_mib * (1 - FILL)
 
     def sentence(self) -> str:
         """The plan in one line, as it is printed at start."""
@@ -63,7 +108,7 @@ class Plan:
         parts = _added(self.weights_mib, self.workspace_mib, self.context_mib, ("KV", self.kv_mib))
         return (
             f"{parts} = {self.total_mib:.0f} MiB{limit}; {self.kv_tokens} tokens at once, "
-            f"{self.kv_tokens // self.context} full contexts of {self.context}"
+            f"{self.full_contexts} full contexts of {self.context}"
         )
 
 
@@ -90,39 +135,83 @@ def check_weights(stored_mib: float, bits_left: float, budget_mib: float | None)
         )
 
 
-def plan(
+def paged(
     *,
-    budget_mib: float | None,
     weights_mib: float,
     workspace_mib: float,
     on_cuda: bool,
-    shape: KvShape,
+    bytes_per_token: float,
     page_tokens: int,
     context: int,
     wanted_tokens: int,
-) -> Plan:
-    """Give KV the wanted tokens, or what is left of the budget if that is less.
-
-    Raises ConfigError with the arithmetic when not even one full context is left.
-    """
-    context_mib = CUDA_CONTEXT_MIB if on_cuda else 0.0
-    page_mib = page_tokens * shape.bytes_per_token / MIB
-    wanted_pages = -(-wanted_tokens // page_tokens)
-    context_pages = -(-context // page_tokens)
-    left_mib = float("inf")
-    if budget_mib is not None:
-        left_mib = budget_mib * FILL - weights_mib - workspace_mib - context_mib
-        if left_mib < context_pages * page_mib:
-            one = (f"one context of {context} tokens", context_pages * page_mib)
-            raise ConfigError(
-                f"The model does not fit: {_added(weights_mib, workspace_mib, context_mib, one)} MiB is more "
-                f"than {budget_mib * FILL:.0f} MiB ({FILL:.0%} of the budget of {budget_mib:.0f}). Raise the "
-                "budget, lower CONTEXT_SIZE or choose a smaller profile."
-            )
-    pages = int(min(max(wanted_pages, context_pages), left_mib // page_mib))
-    return Plan(
-        budget_mib, weights_mib, workspace_mib, context_mib, pages * page_mib, pages, page_tokens, context
+) -> Demand:
+    """The demand of an engine that shares one pool of pages: one full context is the least."""
+    one = -(-context // page_tokens)
+    return Demand(
+        weights_mib=weights_mib,
+        workspace_mib=workspace_mib,
+        context_mib=CUDA_CONTEXT_MIB if on_cuda else 0.0,
+        page_mib=page_tokens * bytes_per_token / MIB,
+        page_tokens=page_tokens,
+        context=context,
+        needed_pages=one,
+        wanted_pages=max(one, -(-wanted_tokens // page_tokens)),
     )
+
+
+def plan(demand: Demand, budget_mib: float | None) -> Plan:
+    """Give KV the wanted pages, or what is left of the budget if that is less.
+
+    Raises ConfigError with the arithmetic when less is left than a start takes.
+    """
+    pages = demand.wanted_pages
+    if budget_mib is not None:
+        left_mib = budget_mib * FILL - demand.fixed_mib
+        if left_mib < demand.needed_pages * demand.page_mib:
+            raise ConfigError(f"The model does not fit: {_too_much(demand, budget_mib)}")
+        pages = int(min(pages, left_mib // demand.page_mib))
+    return Plan(
+        budget_mib=budget_mib,
+        weights_mib=demand.weights_mib,
+        workspace_mib=demand.workspace_mib,
+        context_mib=demand.context_mib,
+        kv_mib=pages * demand.page_mib,
+        pages=pages,
+        page_tokens=demand.page_tokens,
+        context=demand.context,
+    )
+
+
+def _too_much(demand: Demand, budget_mib: float) -> str:
+    requests = demand.needed_pages // demand.request_pages
+    what = "one context" if requests == 1 else f"{requests} contexts"
+    kv = (f"{what} of {demand.context} tokens", demand.needed_pages * demand.page_mib)
+    added = _added(demand.weights_mib, demand.workspace_mib, demand.context_mib, kv)
+    return (
+        f"{added} MiB is more than {budget_mib * FILL:.0f} MiB ({FILL:.0%} of the budget of "
+        f"{budget_mib:.0f}). Raise the budget, lower CONTEXT_SIZE or choose a smaller profile."
+    )
+
+
+def smaller_context(demand: Demand, budget_mib: float) -> int | None:
+    """The largest context with which as many requests would fit as a start takes; None is none of use."""
+    left_mib = budget_mib * FILL - demand.fixed_mib
+    requests = demand.needed_pages // demand.request_pages
+    token_mib = demand.request_pages * demand.page_mib * requests / demand.context
+    tokens = int(left_mib / token_mib) // CONTEXT_STEP * CONTEXT_STEP if left_mib > 0 else 0
+    return tokens if LEAST_CONTEXT <= tokens < demand.context else None
+
+
+def fewer_requests(demand: Demand, budget_mib: float) -> int | None:
+    """How many requests of the same context would fit where a start takes more; None is not even one."""
+    left_mib = budget_mib * FILL - demand.fixed_mib
+    requests = int(left_mib / (demand.request_pages * demand.page_mib)) if left_mib > 0 else 0
+    return requests if 0 < requests < demand.needed_pages // demand.request_pages else None
+
+
+def needed_budget_mib(demand: Demand) -> int:
+    """The smallest budget that takes the start, in whole steps of 256 MiB."""
+    return int(-(-demand.least_mib / FILL // 256) * 256)
 
 
 def _added(weights_mib: float, workspace_mib: float, context_mib: float, last: tuple[str, float]) -> str:

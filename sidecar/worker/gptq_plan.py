@@ -115,7 +115,7 @@ def _shape(config: Mapping[str, Any], dtype: str) -> Shape:
 def needs(shape: Shape, bits: int, group_size: int, *, on_cuda: bool) -> Needs:
     """Disk, main memory and device memory of quantising a model of that shape."""
     number = DTYPES[shape.dtype]
-    quantised = shape.layers * shape.layer_weights * _bytes_per_weight(bits, group_size, number)
+    quantised = shape.layers * shape.layer_weights * bytes_per_weight(bits, group_size, number)
     embeddings = shape.embedding_weights * number
     square = HESSIAN_COPIES * shape.widest**2 * 4
     copies = WEIGHT_COPIES * shape.hidden * shape.intermediate * 4
@@ -133,7 +133,7 @@ def needs(shape: Shape, bits: int, group_size: int, *, on_cuda: bool) -> Needs:
     )
 
 
-def _bytes_per_weight(bits: int, group_size: int, number: int) -> float:
+def bytes_per_weight(bits: int, group_size: int, number: int) -> float:
     """The weight itself, and its share of the group's scale, zero point and of the group index."""
     return bits / 8 + (number + bits / 8) / group_size + 0.01
 

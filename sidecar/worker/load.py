@@ -198,18 +198,18 @@ def _plan(
         held = max(held, torch.cuda.memory_allocated(device))
     rows = config.slots * MAX_CHOICES
     page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or CPU_PAGE_TOKENS
-    return budget.plan(
-        budget_mib=limit_mib,
+    demand = budget.paged(
         weights_mib=held / budget.MIB,
         workspace_mib=budget.workspace_mib(
             config.batch_tokens, c.hidden_size, c.intermediate_size, rows * c.vocab_size
         ),
         on_cuda=device.type == "cuda",
-        shape=_kv_shape(network),
+        bytes_per_token=_kv_shape(network).bytes_per_token,
         page_tokens=page_tokens,
         context=config.context,
         wanted_tokens=config.kv_tokens or config.slots * config.context,
     )
+    return budget.plan(demand, limit_mib)
 
 
 def _kv_shape(network: Any) -> budget.KvShape:

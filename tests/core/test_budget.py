@@ -6,20 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.budget import FILL, KvShape, Plan, plan, workspace_mib
+from sidecar.budget import FILL, Demand, KvShape, Plan, paged, plan, workspace_mib
 from sidecar.errors import ConfigError
 
 LLAMA_8B = KvShape(layers=32, kv_heads=8, head_dim=128, bytes_per_value=2)
 
 
-def make(
-    budget_mib: float | None, weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144,
-    on_cuda: bool = True,
-) -> Plan:  # fmt: skip
-    return plan(
-        budget_mib=budget_mib, weights_mib=weights_mib, workspace_mib=200, on_cuda=on_cuda, shape=LLAMA_8B,
+def demanded(
+    weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144, on_cuda: bool = True
+) -> Demand:
+    return paged(
+        weights_mib=weights_mib, workspace_mib=200, on_cuda=on_cuda, bytes_per_token=LLAMA_8B.bytes_per_token,
         page_tokens=256, context=context, wanted_tokens=wanted_tokens,
     )  # fmt: skip
+
+
+def make(budget_mib: float | None, *demand: int, **more: int) -> Plan:
+    return plan(demanded(*demand, **more), budget_mib)  # type: ignore[arg-type]  # a flag is an int too
 
 
 def test_an_8b_model_keeps_128_kib_for_each_token() -> None:
