@@ -52,7 +52,7 @@ def of_llama_server(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
     rounded = -(-profile.context // CONTEXT_STEP) * CONTEXT_STEP
     return Demand(
         weights_mib=_llama_weights_mib(model, block, on_card, on_gpu=on_gpu) + model.mmproj_mib,
-        workspace_mib=_compute_mib(model.shape, block, batch, rounded),
+        workspace_mib=_compute_mib(model.shape, block, batch, rounded, on_gpu=on_gpu),
         context_mib=CUDA_CONTEXT_MIB * max(profile.gpu.cards, 1) if on_gpu else 0.0,
         page_mib=_cache_mib(model.shape, block, rounded, batch) * share,
         page_tokens=profile.context,
@@ -89,18 +89,27 @@ def _expert_on_cpu(tensor: StoredTensor, block: LlamaCpp) -> bool:
 
 def _cache_mib(shape: ModelShape, block: LlamaCpp, context: int, batch: int) -> float:
     """Keys and values of one slot's whole context."""
-    keys, values = shape.kv_values(context, windowed=True, ahead=batch)
+    keys, values = shape.kv_values(context, ahead=batch, step=CONTEXT_STEP)
     key_bytes = CACHE_BYTES[block.cache_type_k or "f16"]
     return (keys * key_bytes + values * CACHE_BYTES[block.cache_type_v or "f16"]) / MIB
 
 
-def _compute_mib(shape: ModelShape, block: LlamaCpp, batch: int, context: int) -> float:
-    """Of one physical batch, the largest of what follows each other in the same memory."""
-    logits = shape.vocabulary + shape.hidden
-    layer = 2 * shape.intermediate + 2 * shape.hidden
+def _compute_mib(shape: ModelShape, block: LlamaCpp, batch: int, context: int, *, on_gpu: bool) -> float:
+    """Of one physical batch: who may look at whom, and the largest of what follows each other.
+
+    Held to what 0.7.0 prints of its buffers on a CPU. On cards, builds of 2024 and 2025 print as much as
+    the logits of every token of the batch take; 0.7.0 has not been seen there yet.
+    """
     heads = max(1, shape.hidden // 64)
-    scores = heads * context if block.flash_attn == "off" else 0
-    return batch * max(logits, layer, scores + shape.hidden) * 4 / MIB
+    layer = shape.intermediate + 5 * shape.hidden
+    seen = sum({group.kept(context, batch, CONTEXT_STEP) for group in shape.kv})  # a mask for each window
+    if block.flash_attn == "off":
+        mask, largest = 4 * seen, heads * context + layer
+    else:
+        mask, largest = 6 * seen, layer  # as float32, and as the float16 that the kernel reads
+    if on_gpu:
+        largest = max(largest, shape.vocabulary + shape.hidden)
+    return batch * (mask + 4 * largest) / MIB
 
 
 def of_worker(profile: Profile, model: Model, chosen: Precision, *, device: str) -> Demand:
@@ -108,7 +117,7 @@ def of_worker(profile: Profile, model: Model, chosen: Precision, *, device: str)
     block, shape = profile.transformers, model.shape
     assert block is not None
     number = BITS[_named(chosen.dtype)] // 8
-    keys, values = shape.kv_values(1, windowed=False)
+    keys, values = shape.kv_values(1)
     return paged(
         weights_mib=_loaded_bytes(model.stored, block.quantization, number) / MIB,
         workspace_mib=workspace_mib(

@@ -22,6 +22,15 @@ class KvLayers:
     values: int
     window: int | None = None
 
+    def kept(self, tokens: int, ahead: int | None, step: int = 1) -> int:
+        """How many of the sequence's tokens such a layer keeps.
+
+        With `ahead`, no more than it looks back at and so many of a batch, in whole steps; without, all.
+        """
+        if ahead is None or self.window is None:
+            return tokens
+        return min(tokens, -(-(self.window + ahead) // step) * step)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -35,18 +44,11 @@ class ModelShape:
     kv: tuple[KvLayers, ...]
     trained_context: int | None = None
 
-    def kv_values(self, tokens: int, *, windowed: bool, ahead: int = 0) -> tuple[int, int]:
-        """(keys, values) in numbers that `tokens` of one sequence take.
-
-        With `windowed`, a layer keeps no more tokens than it looks back at, and `ahead` of a batch.
-        """
-        keys = values = 0
-        for group in self.kv:
-            kept = tokens
-            if windowed and group.window is not None:
-                kept = min(tokens, group.window + ahead)
-            keys += group.count * group.keys * kept
-            values += group.count * group.values * kept
+    def kv_values(self, tokens: int, *, ahead: int | None = None, step: int = 1) -> tuple[int, int]:
+        """(keys, values) in numbers that `tokens` of one sequence take; see `KvLayers.kept`."""
+        kept = [group.kept(tokens, ahead, step) for group in self.kv]
+        keys = sum(group.count * group.keys * some for group, some in zip(self.kv, kept, strict=True))
+        values = sum(group.count * group.values * some for group, some in zip(self.kv, kept, strict=True))
         return keys, values
 
 

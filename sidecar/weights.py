@@ -110,7 +110,7 @@ def _fetch(source: str, on_progress: Callable[[float, str], None], before_fetch:
     repository, _, revision = source.partition("@")
     on_progress(0.0, repository)
     there = hub.listing(repository, revision)
-    names = sorted(_wanted(there.files))
+    names = own_files(there.files)
     if "config.json" not in names:
         raise WeightsMissing(
             f"{repository} holds no config.json, so it is no model for transformers; a repository with "
@@ -122,12 +122,10 @@ def _fetch(source: str, on_progress: Callable[[float, str], None], before_fetch:
     return files[0].parent
 
 
-def _wanted(names: Iterable[str]) -> Iterable[str]:
-    """Those of the repository's own folder: what is below it is the same model in another form."""
-    for name in names:
-        own = "/" not in name and not name.startswith("consolidated")
-        if own and any(fnmatch(name, pattern) for pattern in WANTED):
-            yield name
+def own_files(names: Iterable[str]) -> list[str]:
+    """The model's files in the repository's own folder: what is below it is the same in another form."""
+    own = (name for name in names if "/" not in name and not name.startswith("consolidated"))
+    return sorted(name for name in own if any(fnmatch(name, pattern) for pattern in WANTED))
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -183,16 +181,16 @@ def title(folder: Path) -> str:
 
 def stored_mib(folder: Path) -> float:
     """The size on disk of the weights that are loaded: those of the index, where there is one."""
-    names = _indexed(folder) or {file.name for file in folder.glob("*.safetensors")}
+    names = indexed(folder) or {file.name for file in folder.glob("*.safetensors")}
     return sum((folder / name).stat().st_size for name in names if (folder / name).is_file()) / MIB
 
 
 def _missing_weights(folder: Path) -> list[str]:
     """The files that the index names and the folder lacks."""
-    return sorted(name for name in _indexed(folder) if not (folder / name).is_file())
+    return sorted(name for name in indexed(folder) if not (folder / name).is_file())
 
 
-def _indexed(folder: Path) -> set[str]:
+def indexed(folder: Path) -> set[str]:
     """The files of the model's index; none where there is no index. Raises WeightsDamaged."""
     index = folder / INDEX
     if not index.is_file():

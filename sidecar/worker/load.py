@@ -38,7 +38,7 @@ def load(config: WorkerConfig, report: Report) -> Model:
     """The model, ready to step. Raises StartError; `report` hears how far it is."""
     device = device_named(config.device)
     folder = _folder(config, device, report)
-    stored = _checkpoint(weights.check(folder))
+    stored = precision.checkpoint(weights.check(folder))
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
     chosen = precision.choose(_abilities(device), stored, config.quantization)
     network_config = _checked_config(folder, config.context)
@@ -81,19 +81,6 @@ def _folder(config: WorkerConfig, device: torch.device, report: Report) -> Path:
         allowed=config.auto_quantize,
     )
     return gptq.ready(config.sources, wish, report)
-
-
-def _checkpoint(stored: dict[str, Any]) -> precision.Checkpoint:
-    """The facts of `config.json` that decide how it is loaded."""
-    quantized = stored.get("quantization_config") or {}
-    dtype = str(stored.get("dtype") or stored.get("torch_dtype") or "float32").removeprefix("torch.")
-    return precision.Checkpoint(
-        dtype=dtype,
-        method=quantized.get("quant_method"),
-        bits=int(quantized.get("bits", 4)),
-        group_size=int(quantized.get("group_size", 128)),
-        sym=bool(quantized.get("sym", True)),
-    )
 
 
 def _abilities(device: torch.device) -> precision.Device:

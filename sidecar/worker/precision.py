@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sidecar.errors import ConfigError
 
@@ -46,6 +48,19 @@ class Precision:
     gptq_kernel: str | None = None
     kept: float = 1.0
     graphs: bool = True
+
+
+def checkpoint(config: Mapping[str, Any]) -> Checkpoint:
+    """The facts of a model's `config.json` that decide how it is loaded."""
+    quantized = config.get("quantization_config") or {}
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    return Checkpoint(
+        dtype=dtype,
+        method=quantized.get("quant_method"),
+        bits=int(quantized.get("bits", 4)),
+        group_size=int(quantized.get("group_size", 128)),
+        sym=bool(quantized.get("sym", True)),
+    )
 
 
 def choose(device: Device, stored: Checkpoint, quantization: str) -> Precision:

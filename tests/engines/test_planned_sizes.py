@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, StaticCache
 
 from sidecar import model_shape, stored
+from sidecar.budget import MIB
 from sidecar.stored import Stored
 
 CONTEXT = 8192
@@ -78,14 +79,14 @@ def test_weights_and_keys_are_those_of_the_class(name: str) -> None:
         network = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     held = sum(p.numel() * 2 for p in network.parameters())
     found = Stored(tuple(stored.safetensors(header(network), name)))
-    assert found.mib * stored.MIB == pytest.approx(held, rel=0.001)
+    assert found.mib * MIB == pytest.approx(held, rel=0.001)
     assert {part: found.part_mib(part) > 0 for part in ("embedding", "head", "layers", "other")} == {
         "embedding": True, "head": not config.tie_word_embeddings, "layers": True, "other": True,
     }  # fmt: skip
 
     shape = model_shape.from_config(config.to_dict() | CONFIGS[name], name)
     assert sum(group.count for group in shape.kv) == shape.layers == config.num_hidden_layers
-    assert sum(shape.kv_values(CONTEXT, windowed=True)) * 2 == pytest.approx(cached_bytes(config), rel=0.03)
+    assert sum(shape.kv_values(CONTEXT, ahead=0)) * 2 == pytest.approx(cached_bytes(config), rel=0.03)
 
 
 def cached_bytes(config: Any) -> int:
@@ -109,4 +110,4 @@ def test_a_file_made_on_the_spot(tmp_path: Path) -> None:
     raw = (tmp_path / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     found = Stored(tuple(stored.safetensors(raw[8 : 8 + length], "it")))
-    assert found.mib * stored.MIB == len(raw) - 8 - length == sum(p.numel() * 4 for p in network.parameters())
+    assert found.mib * MIB == len(raw) - 8 - length == sum(p.numel() * 4 for p in network.parameters())

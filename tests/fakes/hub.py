@@ -209,10 +209,14 @@ class _Answer(BaseHTTPRequestHandler):
             self._refuse(503, "", "busy")
             return
         data, begin, status, headers = blob.sent or blob.data, 0, 200, {"ETag": f'"{sha256}"'}
-        if blob.knows_ranges and (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
+        end = len(data)
+        if blob.knows_ranges and (
+            asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        ):
             begin, status = int(asked[1]), 206
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
-        self._stream(blob, data[begin:], status, headers)
+            end = min(end, int(asked[2]) + 1) if asked[2] else end
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
+        self._stream(blob, data[begin:end], status, headers)
 
     def _stream(self, blob: Blob, data: bytes, status: int, headers: Mapping[str, str]) -> None:
         end = blob.cuts.pop(0) if blob.cuts else len(data)

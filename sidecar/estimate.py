@@ -1,0 +1,91 @@
+"""Whether a model fits a number of MiB: one sentence, and the smallest change where it does not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+
+from sidecar import budget
+from sidecar.budget import FILL, Demand, Plan
+from sidecar.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One profile in one budget. `plan` None is one that does not fit; `changes` would make it fit."""
+
+    profile: str
+    demand: Demand
+    budget_mib: float | None
+    plan: Plan | None
+    changes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What matters."""
+        if self.plan is not None:
+            requests = _counted(self.plan.full_contexts, "request")
+            return f"fits: {requests} of {self.demand.context} tokens ({self.plan.kv_tokens} tokens at once)"
+        return f"does not fit: {self.reason}" + (f"; use {' or '.join(self.changes)}" if self.changes else "")
+
+    @property
+    def reason(self) -> str:
+        """Which part is too much."""
+        demand, limit_mib = self.demand, (self.budget_mib or 0.0) * FILL
+        of_budget = f"{FILL:.0%} of {self.budget_mib:.0f} MiB are {limit_mib:.0f}"
+        if demand.weights_mib > limit_mib:
+            return f"weights alone are {demand.weights_mib:.0f} MiB, {of_budget}"
+        if demand.fixed_mib > limit_mib:
+            return f"weights, workspace and CUDA context are {demand.fixed_mib:.0f} MiB, {of_budget}"
+        requests = _counted(demand.needed_pages // demand.request_pages, "request")
+        return (
+            f"{requests} of {demand.context} tokens needs {demand.needed_pages * demand.page_mib:.0f} MiB of "
+            f"keys and values, {limit_mib - demand.fixed_mib:.0f} are left"
+        )
+
+
+def estimate(
+    profile: str, demand: Demand, budget_mib: float | None, others: Mapping[str, Demand] | None = None
+) -> Estimate:
+    """`others` are the profiles that may be offered in its place."""
+    try:
+        return Estimate(profile, demand, budget_mib, budget.plan(demand, budget_mib))
+    except ConfigError:
+        assert budget_mib is not None, "without a budget everything fits"
+        return Estimate(
+            profile, demand, budget_mib, None, _changes(profile, demand, budget_mib, others or {})
+        )
+
+
+def _changes(
+    profile: str, demand: Demand, budget_mib: float, others: Mapping[str, Demand]
+) -> tuple[str, ...]:
+    """The smallest first: fewer requests, a shorter context, another profile, a larger budget."""
+    found = []
+    if (requests := budget.fewer_requests(demand, budget_mib)) is not None:
+        found.append(f"{_counted(requests, 'request')} at once")
+    elif (context := budget.smaller_context(demand, budget_mib)) is not None:
+        found.append(f"a context of {context}")
+    if (other := _nearest(profile, budget_mib, others)) is not None:
+        found.append(other)
+    return (*found, f"a budget of {budget.needed_budget_mib(demand)} MiB")
+
+
+def _nearest(profile: str, budget_mib: float, others: Mapping[str, Demand]) -> str | None:
+    """The profile that fits and is named most alike; of several, the one with the largest weights."""
+    fitting = {
+        name: demand
+        for name, demand in others.items()
+        if name != profile and demand.least_mib <= budget_mib * FILL
+    }
+    alike = {name: _common_start(name, profile) for name in fitting}
+    return max(fitting, key=lambda name: (alike[name], fitting[name].weights_mib), default=None)
+
+
+def _common_start(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

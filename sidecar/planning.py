@@ -1,0 +1,105 @@
+"""What the profiles of a registry would take of a budget: their files' headers, held to a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.budget import Demand
+from sidecar.demand import of_llama_server, of_worker
+from sidecar.errors import StartError
+from sidecar.estimate import Estimate, estimate
+from sidecar.fit import limit_mib
+from sidecar.gpu import GpuLook
+from sidecar.headers import Described, Progress, described
+from sidecar.profiles import Profile
+from sidecar.settings import Settings
+from sidecar.worker import precision
+from sidecar.worker.architectures import check_architecture
+
+# A card that is only a number of MiB: a common one, on which every kernel runs.
+SUPPOSED = precision.Device("cuda", (8, 6), nvcc=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is planned for: `budget_mib` of `device` (cuda or cpu); None is no limit."""
+
+    device: str
+    budget_mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unplanned:
+    """A profile of which nothing is known but what somebody wrote, or that is not served there; `why`."""
+
+    profile: str
+    why: str
+
+
+Planned = Estimate | Unplanned
+
+
+def target_here(profile: Profile, settings: Settings, seen: GpuLook) -> Target:
+    """This machine, as a start would use it. Several cards count together."""
+    if isinstance(seen, tuple) and seen and settings.device != "cpu":
+        cards = max(profile.gpu.cards, 1) if profile.backend == "llamacpp" else 1
+        each_mib = min(limit_mib(profile, settings.vram_budget_mib, card) for card in seen)
+        return Target("cuda", float(each_mib * cards))
+    return Target("cpu", settings.memory_budget_mib)
+
+
+def planned(
+    profiles: Sequence[Profile], targets: Sequence[Target], cache_dir: Path | None, on_progress: Progress
+) -> list[tuple[Planned, ...]]:
+    """For each profile a plan for each target; where one does not fit, the others may be offered."""
+    known = [_described(profile, cache_dir, on_progress) for profile in profiles]
+    columns = [_column(profiles, known, target) for target in targets]
+    return list(zip(*columns, strict=True))
+
+
+def _column(
+    profiles: Sequence[Profile], known: Sequence[Described | Unplanned], target: Target
+) -> Iterable[Planned]:
+    demands = {
+        profile.name: _demand(profile, found, target.device)
+        for profile, found in zip(profiles, known, strict=True)
+    }
+    offered = {name: demand for name, demand in demands.items() if isinstance(demand, Demand)}
+    return [_planned(name, demand, target, offered) for name, demand in demands.items()]
+
+
+def _planned(name: str, demand: Demand | Unplanned, target: Target, offered: Mapping[str, Demand]) -> Planned:
+    if isinstance(demand, Unplanned):
+        return demand
+    return estimate(name, demand, target.budget_mib, offered)
+
+
+def _described(profile: Profile, cache_dir: Path | None, on_progress: Progress) -> Described | Unplanned:
+    try:
+        return described(profile, cache_dir, on_progress)
+    except StartError as error:
+        return Unplanned(profile.name, error.message)
+
+
+def _demand(profile: Profile, found: Described | Unplanned, device: str) -> Demand | Unplanned:
+    if isinstance(found, Unplanned):
+        return found
+    try:
+        return demand(profile, found, device)
+    except StartError as error:
+        return Unplanned(profile.name, error.message)
+
+
+def demand(profile: Profile, found: Described, device: str) -> Demand:
+    """What the profile takes on such a device. Raises ConfigError where it can not be served there."""
+    if profile.backend == "llamacpp":
+        return of_llama_server(profile, found.model, on_gpu=device == "cuda")
+    assert profile.transformers is not None
+    check_architecture(found.where, found.config)
+    wanted, stored = profile.transformers.quantization, precision.checkpoint(found.config)
+    if wanted == "gptq":  # quantised at the first start, if it is not yet
+        stored = precision.Checkpoint(dtype="float16", method="gptq")
+    on = SUPPOSED if device == "cuda" else precision.Device("cpu")
+    return of_worker(profile, found.model, precision.choose(on, stored, wanted), device=device)
