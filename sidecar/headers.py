@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, cast
 
 from sidecar import gguf, hub, hub_cache, model_shape, stored, weights
 from sidecar.budget import MIB
-from sidecar.demand import Model
 from sidecar.errors import ConfigError, NotOnHub, StartError, WeightsDamaged, WeightsMissing
 from sidecar.gguf import GgufHeader
 from sidecar.hub_errors import explained
@@ -21,7 +20,7 @@ from sidecar.llama_args import LlamaFiles
 from sidecar.model_files import expected_files
 from sidecar.profiles import LlamaCpp, Profile
 from sidecar.remote_file import RemoteFile
-from sidecar.stored import Stored, StoredTensor
+from sidecar.stored import Model, Stored, StoredTensor
 
 Progress = Callable[[str], None]
 BYTES_OF_LENGTH = 8  # before the header of a safetensors file
@@ -54,6 +53,14 @@ def of_files(files: LlamaFiles) -> Model:
             headers.append(gguf.read(stream, path.stat().st_size, str(path)))
     mmproj = files.mmproj.stat().st_size if files.mmproj else 0
     return _gguf_model(headers, mmproj, files.model.name)
+
+
+def of_folder(folder: Path) -> Described:
+    """A transformers model that is here. Raises what `weights.check` raises."""
+    config = weights.check(folder)
+    names = weights.indexed(folder) or {file.name for file in folder.glob("*.safetensors")}
+    tensors = [tensor for name in sorted(names) for tensor in _local_tensors(folder / name)]
+    return Described(_config_model(config, tensors, weights.title(folder)), str(folder), config)
 
 
 def _gguf(block: LlamaCpp, cache_dir: Path | None, on_progress: Progress) -> Described:
@@ -98,10 +105,7 @@ def _gguf_tensor(tensor: gguf.Tensor) -> StoredTensor:
 
 def _safetensors(sources: Sequence[str], on_progress: Progress) -> Described:
     if (folder := weights.find_here(sources)) is not None:
-        config = weights.check(folder)
-        names = weights.indexed(folder) or {file.name for file in folder.glob("*.safetensors")}
-        tensors = [t for name in sorted(names) for t in _local_tensors(folder / name)]
-        return Described(_config_model(config, tensors, weights.title(folder)), str(folder), config)
+        return of_folder(folder)
     failures = []
     for source in sources:
         repository, _, revision = source.partition("@")

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.budget import Demand
-from sidecar.demand import of_llama_server, of_worker
 from sidecar.errors import StartError
 from sidecar.estimate import Estimate, estimate
 from sidecar.fit import limit_mib
 from sidecar.gpu import GpuLook
 from sidecar.headers import Described, Progress, described
+from sidecar.llama_demand import llama_demand
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 from sidecar.worker import precision
 from sidecar.worker.architectures import check_architecture
+from sidecar.worker.demand import Wanted, worker_demand
 
 # A card that is only a number of MiB: a common one, on which every kernel runs.
 SUPPOSED = precision.Device("cuda", (8, 6), nvcc=True)
@@ -95,11 +96,15 @@ def _demand(profile: Profile, found: Described | Unplanned, device: str) -> Dema
 def demand(profile: Profile, found: Described, device: str) -> Demand:
     """What the profile takes on such a device. Raises ConfigError where it can not be served there."""
     if profile.backend == "llamacpp":
-        return of_llama_server(profile, found.model, on_gpu=device == "cuda")
-    assert profile.transformers is not None
+        return llama_demand(profile, found.model, on_gpu=device == "cuda")
+    block = profile.transformers
+    assert block is not None
     check_architecture(found.where, found.config)
-    wanted, stored = profile.transformers.quantization, precision.checkpoint(found.config)
+    wanted, stored = block.quantization, precision.checkpoint(found.config)
     if wanted == "gptq":  # quantised at the first start, if it is not yet
         stored = precision.Checkpoint(dtype="float16", method="gptq")
     on = SUPPOSED if device == "cuda" else precision.Device("cpu")
-    return of_worker(profile, found.model, precision.choose(on, stored, wanted), device=device)
+    serving = Wanted(
+        profile.context, profile.slots, profile.batch_tokens, wanted, block.kv_tokens, block.page_tokens
+    )
+    return worker_demand(found.model, serving, precision.choose(on, stored, wanted), device)

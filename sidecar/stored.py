@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sidecar.budget import MIB
 from sidecar.errors import WeightsDamaged
+from sidecar.model_shape import ModelShape
 
 Part = Literal["embedding", "head", "layers", "other"]
 # Bits of one number (huggingface/safetensors, the format's dtypes).
@@ -63,6 +64,15 @@ class Stored:
     def part_mib(self, *parts: Part) -> float:
         """The size of those parts in the files."""
         return sum(t.size_bytes for t in self.tensors if t.part in parts) / MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as its files describe it. `mmproj_mib` is the image encoder's file."""
+
+    stored: Stored
+    shape: ModelShape
+    mmproj_mib: float = 0.0
 
 
 def safetensors(header: bytes, name: str) -> Iterable[StoredTensor]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.demand import of_llama_server
 from sidecar.headers import of_files
 from sidecar.llama_args import LlamaFiles, llama_args
+from sidecar.llama_demand import llama_demand
 from sidecar.profiles import Profile
 from tests.e2e.program import free_port
 from tests.engines.llama.small_gguf import KINDS, write
@@ -41,7 +41,7 @@ def test_weights_keys_and_buffers(file: Path, block: dict[str, Any], llama_serve
         }
     )  # fmt: skip
     files = LlamaFiles(file)
-    planned = of_llama_server(profile, of_files(files), on_gpu=False)
+    planned = llama_demand(profile, of_files(files), on_gpu=False)
     taken = said(llama_server_path, *llama_args(profile, files, None, port=free_port(), on_gpu=False))
     # What llama-server counts as the model's buffer is rounded up per tensor.
     assert planned.weights_mib == pytest.approx(taken["model"], rel=0.03)

@@ -1,20 +1,14 @@
-"""What serving a profile takes, from the headers of its files: nothing is loaded. Pure.
+"""What a llama-server takes, from the headers of its model's files: nothing is loaded. Pure.
 
-Two engines, two ways: the transformers engine shares one pool of pages among its requests, and
-llama-server sets a whole context aside for each of its slots.
+It sets a whole context aside for each of its slots, at its start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from sidecar.budget import CUDA_CONTEXT_MIB, MIB, Demand, paged, workspace_mib
+from sidecar.budget import CUDA_CONTEXT_MIB, MIB, Demand
 from sidecar.model_shape import ModelShape
 from sidecar.profiles import LlamaCpp, Profile
-from sidecar.stored import BITS, Stored, StoredTensor
-from sidecar.worker.gptq_plan import BITS as GPTQ_BITS
-from sidecar.worker.gptq_plan import bytes_per_weight
-from sidecar.worker.precision import Precision
+from sidecar.stored import Model, StoredTensor
 
 # Bytes of one number in llama.cpp's cache: blocks of 32 with a scale, or with a scale and a minimum.
 CACHE_BYTES = {
@@ -24,26 +18,10 @@ CACHE_BYTES = {
 # llama-server's own sizes where a profile says none: tokens of one physical batch, and the step in
 # which contexts are rounded up (ggml-org/llama.cpp, llama-context.cpp).
 UBATCH_TOKENS, CONTEXT_STEP = 512, 256
-# Rows of logits that a step of our worker may have for each request (`n`).
-CHOICES = 4
-PAGE_TOKENS = {"cuda": 256, "cpu": 16}
-# bitsandbytes (0.49): a byte for each number; or half of one, and a float32 for each 64.
-EIGHT_BIT, FOUR_BIT = 1.0, 0.5 + 4 / 64
-FLOATS = ("F64", "F32", "F16", "BF16")
-GPTQ_GROUP = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model as its files describe it. `mmproj_mib` is the image encoder's file."""
-
-    stored: Stored
-    shape: ModelShape
-    mmproj_mib: float = 0.0
-
-
-def of_llama_server(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
-    """For llama-server: what it takes of the cards, or of main memory where it uses none."""
+def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
+    """What it takes of the cards, or of main memory where it uses none."""
     block = profile.llamacpp
     assert block is not None
     on_card = _layers_on_card(model, block) if on_gpu else frozenset(range(model.shape.layers))
@@ -110,43 +88,3 @@ def _compute_mib(shape: ModelShape, block: LlamaCpp, batch: int, context: int, *
     if on_gpu:
         largest = max(largest, shape.vocabulary + shape.hidden)
     return batch * (mask + 4 * largest) / MIB
-
-
-def of_worker(profile: Profile, model: Model, chosen: Precision, *, device: str) -> Demand:
-    """For the transformers engine, `device` being cuda or cpu."""
-    block, shape = profile.transformers, model.shape
-    assert block is not None
-    number = BITS[_named(chosen.dtype)] // 8
-    keys, values = shape.kv_values(1)
-    return paged(
-        weights_mib=_loaded_bytes(model.stored, block.quantization, number) / MIB,
-        workspace_mib=workspace_mib(
-            profile.batch_tokens, shape.hidden, shape.intermediate, profile.slots * CHOICES * shape.vocabulary
-        ),
-        on_cuda=device == "cuda",
-        bytes_per_token=(keys + values) * number,
-        page_tokens=block.page_tokens or PAGE_TOKENS[device],
-        context=profile.context,
-        wanted_tokens=block.kv_tokens or profile.slots * profile.context,
-    )
-
-
-def _loaded_bytes(stored: Stored, quantization: str, number: int) -> float:
-    """What the files' numbers take once they are loaded, in numbers of `number` bytes."""
-    is_quantised = any(t.name.endswith(".qweight") for t in stored.tensors)
-    each = {
-        "8bit": EIGHT_BIT,
-        "4bit": FOUR_BIT,
-        "gptq": bytes_per_weight(GPTQ_BITS[0], GPTQ_GROUP, number),
-    }.get(quantization if not is_quantised else "", float(number))
-    return sum(_loaded_tensor(tensor, number, each) for tensor in stored.tensors)
-
-
-def _loaded_tensor(tensor: StoredTensor, number: int, matrix_number: float) -> float:
-    if tensor.dtype not in FLOATS:
-        return tensor.size_bytes
-    return tensor.numbers * (matrix_number if tensor.part == "layers" and tensor.matrix else number)
-
-
-def _named(dtype: str) -> str:
-    return {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
