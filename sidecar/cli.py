@@ -174,16 +174,9 @@ def _profiles(argv: Sequence[str]) -> int:
 
 
 def _plan(argv: Sequence[str]) -> int:
-    from rich.console import Console
+    from sidecar.plan_command import plan
 
-    from sidecar import gpu, room
-    from sidecar.explain import explain
-    from sidecar.explain_text import show_plan
-    from sidecar.settings import load
-
-    settings = load(argv, os.environ, "llm-sidecar plan", takes_name=True)
-    show_plan(Console(highlight=False), asyncio.run(explain(settings, gpu.look(), room.memory_mib())))
-    return 0
+    return plan(argv, os.environ)
 
 
 def _doctor(argv: Sequence[str]) -> int:

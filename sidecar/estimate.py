@@ -46,9 +46,9 @@ class Estimate:
 
 
 def estimate(
-    profile: str, demand: Demand, budget_mib: float | None, others: Mapping[str, Demand] | None = None
+    profile: str, demand: Demand, budget_mib: float | None, others: Mapping[str, float] | None = None
 ) -> Estimate:
-    """`others` are the profiles that may be offered in its place."""
+    """`others` are the profiles that may be offered in its place, and what each of them takes, in MiB."""
     try:
         return Estimate(profile, demand, budget_mib, budget.plan(demand, budget_mib))
     except ConfigError:
@@ -58,9 +58,7 @@ def estimate(
         )
 
 
-def _changes(
-    profile: str, demand: Demand, budget_mib: float, others: Mapping[str, Demand]
-) -> tuple[str, ...]:
+def _changes(profile: str, demand: Demand, budget_mib: float, others: Mapping[str, float]) -> tuple[str, ...]:
     """The smallest first: fewer requests, a shorter context, another profile, a larger budget."""
     found = []
     if (requests := budget.fewer_requests(demand, budget_mib)) is not None:
@@ -72,15 +70,10 @@ def _changes(
     return (*found, f"a budget of {budget.needed_budget_mib(demand)} MiB")
 
 
-def _nearest(profile: str, budget_mib: float, others: Mapping[str, Demand]) -> str | None:
-    """The profile that fits and is named most alike; of several, the one with the largest weights."""
-    fitting = {
-        name: demand
-        for name, demand in others.items()
-        if name != profile and demand.least_mib <= budget_mib * FILL
-    }
-    alike = {name: _common_start(name, profile) for name in fitting}
-    return max(fitting, key=lambda name: (alike[name], fitting[name].weights_mib), default=None)
+def _nearest(profile: str, budget_mib: float, others: Mapping[str, float]) -> str | None:
+    """The profile that fits and is named most alike; of several, the largest."""
+    fitting = {name: mib for name, mib in others.items() if name != profile and mib <= budget_mib * FILL}
+    return max(fitting, key=lambda name: (_common_start(name, profile), fitting[name]), default=None)
 
 
 def _common_start(one: str, other: str) -> int:

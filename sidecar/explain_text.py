@@ -39,10 +39,10 @@ def gib(mib: int) -> str:
     return f"{mib / 1024:.1f} GiB"
 
 
-def show_plan(console: Console, found: Explanation) -> None:
-    """Every value with what set it, then the child's command line, ready to be pasted."""
+def show_plan(console: Console, found: Explanation, memory: RenderableType) -> None:
+    """What it takes, every value with what set it, then the child's command line, ready to be pasted."""
     console.print(_title(found))
-    for name, part in _sections(found):
+    for name, part in (("Memory", memory), *_sections(found)):
         console.print(Text(f"\n{name}", HEAD))
         console.print(Padding(part, (0, 0, 0, 2), expand=False))
     console.print(Text("\nCommand", HEAD))

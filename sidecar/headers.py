@@ -35,13 +35,34 @@ class Described:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def described(profile: Profile, cache_dir: Path | None, on_progress: Progress) -> Described:
-    """The model of the profile. Raises StartError that says why nothing could be read."""
+def described(
+    profile: Profile, cache_dir: Path | None, on_progress: Progress, *, offline: bool = False
+) -> Described:
+    """The model of the profile; with `offline` only what is here is read.
+
+    Raises StartError that says why nothing could be read.
+    """
+    if (here := described_here(profile, cache_dir)) is not None:
+        return here
+    if offline:
+        raise WeightsMissing("Its files are not here, and the hub could not be reached.")
     if profile.backend == "llamacpp":
         assert profile.llamacpp is not None
-        return _gguf(profile.llamacpp, cache_dir, on_progress)
+        return _remote_llama(profile.llamacpp, on_progress)
     assert profile.transformers is not None
-    return _safetensors(profile.transformers.sources, on_progress)
+    return _remote_transformers(profile.transformers.sources, on_progress)
+
+
+def described_here(profile: Profile, cache_dir: Path | None) -> Described | None:
+    """The model of the profile, if all its files are here. Raises StartError where they are damaged."""
+    if profile.backend == "llamacpp":
+        assert profile.llamacpp is not None
+        files = expected_files(profile.llamacpp, cache_dir)
+        is_here = all(path is None or path.is_file() for path in (files.model, files.mmproj))
+        return Described(of_files(files), str(files.model)) if is_here else None
+    assert profile.transformers is not None
+    folder = weights.find_here(profile.transformers.sources)
+    return None if folder is None else of_folder(folder)
 
 
 def of_files(files: LlamaFiles) -> Model:
@@ -63,12 +84,9 @@ def of_folder(folder: Path) -> Described:
     return Described(_config_model(config, tensors, weights.title(folder)), str(folder), config)
 
 
-def _gguf(block: LlamaCpp, cache_dir: Path | None, on_progress: Progress) -> Described:
-    files = expected_files(block, cache_dir)
-    if all(path is None or path.is_file() for path in (files.model, files.mmproj)):
-        return Described(of_files(files), str(files.model))
+def _remote_llama(block: LlamaCpp, on_progress: Progress) -> Described:
     if not block.hf_repo_id:
-        raise WeightsMissing(f"{files.model} is not here, and the profile names no repository (hf_repo_id).")
+        raise WeightsMissing("Its file is not here, and the profile names no repository (hf_repo_id).")
     there = hub.listing(block.hf_repo_id, block.hf_revision)
     headers = [_remote_gguf(there, name, on_progress) for name in gguf.part_names(block.hf_filename)]
     mmproj = there.file(block.mmproj_filename).size_bytes if block.mmproj_filename else 0
@@ -103,9 +121,7 @@ def _gguf_tensor(tensor: gguf.Tensor) -> StoredTensor:
     return StoredTensor(tensor.name, str(tensor.type_id), numbers, tensor.size_bytes, len(tensor.shape) > 1)
 
 
-def _safetensors(sources: Sequence[str], on_progress: Progress) -> Described:
-    if (folder := weights.find_here(sources)) is not None:
-        return of_folder(folder)
+def _remote_transformers(sources: Sequence[str], on_progress: Progress) -> Described:
     failures = []
     for source in sources:
         repository, _, revision = source.partition("@")

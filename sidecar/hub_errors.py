@@ -40,6 +40,13 @@ def explained(error: Exception, what: str, page: str, folder: Path) -> StartErro
     return WeightsMissing(f"{what}: {in_short(error)}")
 
 
+def is_unreachable(error: StartError) -> bool:
+    """Whether it was made of a line that could not be had."""
+    import httpx2
+
+    return isinstance(error.__cause__, httpx2.TransportError)
+
+
 def _answered(error: Exception, what: str, page: str) -> StartError:
     from huggingface_hub import errors as hub
 

@@ -12,6 +12,7 @@ from sidecar.estimate import Estimate, estimate
 from sidecar.fit import limit_mib
 from sidecar.gpu import GpuLook
 from sidecar.headers import Described, Progress, described
+from sidecar.hub_errors import is_unreachable
 from sidecar.llama_demand import llama_demand
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
@@ -33,10 +34,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Unplanned:
-    """A profile of which nothing is known but what somebody wrote, or that is not served there; `why`."""
+    """A profile whose files tell nothing, or that is not served there; `vram_mib` is what is written of it."""
 
     profile: str
     why: str
+    vram_mib: int | None = None
 
 
 Planned = Estimate | Unplanned
@@ -52,45 +54,33 @@ def target_here(profile: Profile, settings: Settings, seen: GpuLook) -> Target:
 
 
 def planned(
-    profiles: Sequence[Profile], targets: Sequence[Target], cache_dir: Path | None, on_progress: Progress
+    profiles: Sequence[Profile],
+    targets: Sequence[Target],
+    cache_dir: Path | None,
+    on_progress: Progress,
+    offered: Iterable[Profile] = (),
 ) -> list[tuple[Planned, ...]]:
-    """For each profile a plan for each target; where one does not fit, the others may be offered."""
-    known = [_described(profile, cache_dir, on_progress) for profile in profiles]
-    columns = [_column(profiles, known, target) for target in targets]
-    return list(zip(*columns, strict=True))
+    """For each profile a plan for each target; where one does not fit, one of `offered` may be named."""
+    others = {other.name: float(other.vram_mib) for other in offered if other.vram_mib is not None}
+    rows: list[tuple[Planned, ...]] = []
+    offline = False
+    for profile in profiles:
+        try:
+            found = described(profile, cache_dir, on_progress, offline=offline)
+        except StartError as error:
+            offline = offline or is_unreachable(error)  # who did not answer once is not asked again
+            rows.append((Unplanned(profile.name, error.message, profile.vram_mib),) * len(targets))
+            continue
+        rows.append(tuple(_planned(profile, found, target, others) for target in targets))
+    return rows
 
 
-def _column(
-    profiles: Sequence[Profile], known: Sequence[Described | Unplanned], target: Target
-) -> Iterable[Planned]:
-    demands = {
-        profile.name: _demand(profile, found, target.device)
-        for profile, found in zip(profiles, known, strict=True)
-    }
-    offered = {name: demand for name, demand in demands.items() if isinstance(demand, Demand)}
-    return [_planned(name, demand, target, offered) for name, demand in demands.items()]
-
-
-def _planned(name: str, demand: Demand | Unplanned, target: Target, offered: Mapping[str, Demand]) -> Planned:
-    if isinstance(demand, Unplanned):
-        return demand
-    return estimate(name, demand, target.budget_mib, offered)
-
-
-def _described(profile: Profile, cache_dir: Path | None, on_progress: Progress) -> Described | Unplanned:
+def _planned(profile: Profile, found: Described, target: Target, others: Mapping[str, float]) -> Planned:
     try:
-        return described(profile, cache_dir, on_progress)
+        wanted = demand(profile, found, target.device)
     except StartError as error:
         return Unplanned(profile.name, error.message)
-
-
-def _demand(profile: Profile, found: Described | Unplanned, device: str) -> Demand | Unplanned:
-    if isinstance(found, Unplanned):
-        return found
-    try:
-        return demand(profile, found, device)
-    except StartError as error:
-        return Unplanned(profile.name, error.message)
+    return estimate(profile.name, wanted, target.budget_mib, others)
 
 
 def demand(profile: Profile, found: Described, device: str) -> Demand:

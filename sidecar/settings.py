@@ -86,13 +86,19 @@ class Settings:
 
 
 def load(
-    argv: Sequence[str], environ: Mapping[str, str], prog: str = "server.py", *, takes_name: bool = False
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    prog: str = "server.py",
+    *,
+    takes_name: bool = False,
+    beside: Sequence[argparse.ArgumentParser] = (),
 ) -> Settings:
     """All sources, in order. ConfigError for the environment; exit 64 for the command line.
 
     `prog` is what help and errors call the program; with `takes_name` an argument may be the profile.
+    `beside` are parsers of flags that a command has besides ours; they are accepted, and not read here.
     """
-    parser = _parser(prog, takes_name)
+    parser = _parser(prog, takes_name, beside)
     flags = vars(parser.parse_args(argv))
     if name := flags.pop("name", None):
         if flags["profile"] not in (None, name):
@@ -168,9 +174,10 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help lists the flags)\n")
 
 
-def _parser(prog: str, takes_name: bool) -> _Parser:
+def _parser(prog: str, takes_name: bool, beside: Sequence[argparse.ArgumentParser] = ()) -> _Parser:
     parser = _Parser(
         prog=prog,
+        parents=beside,
         description=None if takes_name else "Serve one language model beside your application.",
         epilog="Each flag has an environment variable, named in brackets; the flag wins.",
         allow_abbrev=False,

@@ -1,0 +1,106 @@
+"""`llm-sidecar plan [NAME] [--vram SIZE[,SIZE ...]] [--json]`: what is served, why so, and what it takes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from rich.console import Console
+
+from sidecar import gpu, room
+from sidecar.errors import ConfigError
+from sidecar.estimate import Estimate
+from sidecar.explain import explain
+from sidecar.explain_text import show_plan
+from sidecar.plan_text import as_json, memory, show_matrix
+from sidecar.planning import Planned, Target, planned, target_here
+from sidecar.profiles import Profile
+from sidecar.progress import shown
+from sidecar.registry import Registry, load_registry
+from sidecar.settings import Settings, load
+from sidecar.settings_parse import size_mib
+
+PROG = "llm-sidecar plan"
+
+
+def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """0 where the profile fits, 78 where it does not.
+
+    Of several sizes without a NAME it is a table of all profiles, and 0.
+    """
+    flags = _flags()
+    wanted, _ = flags.parse_known_args(argv)
+    settings = load(argv, environ, PROG, takes_name=True, beside=(flags,))
+    sizes = _sizes(wanted.vram)
+    registry = load_registry(settings.profiles_path)
+    chosen = registry.select(settings.profile, settings.overrides())
+    every = len(sizes) > 1 and "profile" not in settings.origins
+    profiles = _with(registry, chosen) if every else [chosen]
+    targets = [Target("cuda", size) for size in sizes] or [target_here(chosen, settings, gpu.look())]
+    rows = _rows(profiles, targets, settings, registry)
+    _show(settings, [profile.name for profile in profiles], rows, targets, as_data=wanted.json)
+    fits = all(isinstance(one, Estimate) and one.plan is None for one in rows[0]) is False
+    return 0 if every or fits else ConfigError.exit_code
+
+
+def _flags() -> argparse.ArgumentParser:
+    """What this command takes besides the settings."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument(
+        "--vram", metavar="SIZE[,SIZE ...]", default="",
+        help="Plan for a card of so much VRAM, as 10.5GiB; of several sizes it is a table.",
+    )  # fmt: skip
+    flags.add_argument("--json", action="store_true", help="The plan as JSON.")
+    return flags
+
+
+def _sizes(text: str) -> list[float]:
+    """MiB. Raises ConfigError for what is no size."""
+    try:
+        return [float(size_mib(part.strip())) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"--vram {text[:80]!r} can not be used; accepted: sizes with a unit, as 8GiB or 10752MiB, "
+            "separated by commas"
+        ) from None
+
+
+def _with(registry: Registry, chosen: Profile) -> list[Profile]:
+    """All profiles, the chosen one as it would be served."""
+    return [*({**registry.profiles, chosen.name: chosen}).values()]
+
+
+def _rows(
+    profiles: Sequence[Profile], targets: Sequence[Target], settings: Settings, registry: Registry
+) -> list[tuple[Planned, ...]]:
+    with shown(partial(print, file=sys.stderr)) as show:
+        return planned(
+            profiles,
+            targets,
+            settings.cache_dir,
+            lambda text: show("plan", None, text),
+            registry.profiles.values(),
+        )
+
+
+def _show(
+    settings: Settings,
+    names: Sequence[str],
+    rows: Sequence[tuple[Planned, ...]],
+    targets: Sequence[Target],
+    *,
+    as_data: bool,
+) -> None:
+    console = Console(highlight=False)
+    if as_data:
+        found = [as_json(name, row, targets) for name, row in zip(names, rows, strict=True)]
+        print(json.dumps(found, indent=2))
+    elif len(targets) > 1:
+        show_matrix(console, names, rows, targets)
+    else:
+        explained = asyncio.run(explain(settings, gpu.look(), room.memory_mib()))
+        show_plan(console, explained, memory(rows[0][0], targets[0]))
