@@ -40,8 +40,8 @@ class Estimate:
             return f"weights, workspace and CUDA context are {demand.fixed_mib:.0f} MiB, {of_budget}"
         requests = _counted(demand.needed_pages // demand.request_pages, "request")
         return (
-            f"{requests} of {demand.context} tokens needs {demand.needed_pages * demand.page_mib:.0f} MiB of "
-            f"keys and values, {limit_mib - demand.fixed_mib:.0f} are left"
+            f"keys and values of {requests} of {demand.context} tokens are "
+            f"{demand.needed_pages * demand.page_mib:.0f} MiB, {limit_mib - demand.fixed_mib:.0f} are left"
         )
 
 
@@ -71,8 +71,13 @@ def _changes(profile: str, demand: Demand, budget_mib: float, others: Mapping[st
 
 
 def _nearest(profile: str, budget_mib: float, others: Mapping[str, float]) -> str | None:
-    """The profile that fits and is named most alike; of several, the largest."""
-    fitting = {name: mib for name, mib in others.items() if name != profile and mib <= budget_mib * FILL}
+    """A profile of the same family (`hermes-...`) that fits: named most alike, then the largest."""
+    family = profile.partition("-")[0]
+    fitting = {
+        name: mib
+        for name, mib in others.items()
+        if name != profile and name.partition("-")[0] == family and mib <= budget_mib * FILL
+    }
     return max(fitting, key=lambda name: (_common_start(name, profile), fitting[name]), default=None)
 
 

@@ -37,14 +37,17 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = load(argv, environ, PROG, takes_name=True, beside=(flags,))
     sizes = _sizes(wanted.vram)
     registry = load_registry(settings.profiles_path)
+    targets = [Target("cuda", size) for size in sizes]
+    if len(sizes) > 1 and "profile" not in settings.origins:
+        profiles = list(registry.profiles.values())
+        _show(settings, profiles, _rows(profiles, targets, settings, registry), targets, as_data=wanted.json)
+        return 0
     chosen = registry.select(settings.profile, settings.overrides())
-    every = len(sizes) > 1 and "profile" not in settings.origins
-    profiles = _with(registry, chosen) if every else [chosen]
-    targets = [Target("cuda", size) for size in sizes] or [target_here(chosen, settings, gpu.look())]
-    rows = _rows(profiles, targets, settings, registry)
-    _show(settings, [profile.name for profile in profiles], rows, targets, as_data=wanted.json)
-    fits = all(isinstance(one, Estimate) and one.plan is None for one in rows[0]) is False
-    return 0 if every or fits else ConfigError.exit_code
+    targets = targets or [target_here(chosen, settings, gpu.look())]
+    rows = _rows([chosen], targets, settings, registry)
+    _show(settings, [chosen], rows, targets, as_data=wanted.json)
+    refused = any(isinstance(one, Estimate) and one.plan is None for one in rows[0])
+    return ConfigError.exit_code if refused else 0
 
 
 def _flags() -> argparse.ArgumentParser:
@@ -69,11 +72,6 @@ def _sizes(text: str) -> list[float]:
         ) from None
 
 
-def _with(registry: Registry, chosen: Profile) -> list[Profile]:
-    """All profiles, the chosen one as it would be served."""
-    return [*({**registry.profiles, chosen.name: chosen}).values()]
-
-
 def _rows(
     profiles: Sequence[Profile], targets: Sequence[Target], settings: Settings, registry: Registry
 ) -> list[tuple[Planned, ...]]:
@@ -89,13 +87,14 @@ def _rows(
 
 def _show(
     settings: Settings,
-    names: Sequence[str],
+    profiles: Sequence[Profile],
     rows: Sequence[tuple[Planned, ...]],
     targets: Sequence[Target],
     *,
     as_data: bool,
 ) -> None:
     console = Console(highlight=False)
+    names = [profile.name for profile in profiles]
     if as_data:
         found = [as_json(name, row, targets) for name, row in zip(names, rows, strict=True)]
         print(json.dumps(found, indent=2))

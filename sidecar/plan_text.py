@@ -82,15 +82,16 @@ def _sentence(found: Estimate) -> Text:
 def show_matrix(
     console: Console, names: Sequence[str], rows: Sequence[Sequence[Planned]], targets: Sequence[Target]
 ) -> None:
-    """Profiles by budgets: how many requests, or what would make one fit."""
+    """Profiles by budgets: requests at once and their context; below, what would make one fit."""
     table = Table.grid(padding=(0, 2))
+    for _ in range(len(targets) + 1):
+        table.add_column(no_wrap=True)
     table.add_row(Text("profile", DIM), *(Text(_headed(target), DIM) for target in targets))
     for name, row in zip(names, rows, strict=True):
         table.add_row(name, *(_cell(planned) for planned in row))
     console.print(table)
-    guessed = [one for row in rows for one in row if not isinstance(one, Estimate) and one.vram_mib]
-    if guessed:
-        console.print(Text(f"* the profile's own figure (vram_mib). {guessed[0].why}", DIM))
+    for note in _notes(rows):
+        console.print(Text(note, DIM))
 
 
 def _headed(target: Target) -> str:
@@ -99,12 +100,21 @@ def _headed(target: Target) -> str:
 
 def _cell(planned: Planned) -> Text:
     if not isinstance(planned, Estimate):
-        said = "not known" if planned.vram_mib is None else f"about {planned.vram_mib / 1024:.1f} GiB *"
+        said = "not known" if planned.vram_mib is None else f"~{planned.vram_mib / 1024:.1f} GiB *"
         return Text(said, DIM)
     if planned.plan is None:
-        return Text.assemble(("no", "red"), (f"  {planned.changes[0]}", DIM))
-    requests = planned.plan.full_contexts
-    return Text.assemble((f"{requests} x {planned.demand.context}", "green"))
+        return Text("no", "red")
+    return Text(f"{planned.plan.full_contexts} x {planned.demand.context}", "green")
+
+
+def _notes(rows: Sequence[Sequence[Planned]]) -> Iterator[str]:
+    for row in rows:
+        for planned in row:
+            if isinstance(planned, Estimate) and planned.plan is None:
+                yield f"{planned.profile} in {planned.budget_mib:.0f} MiB: use {' or '.join(planned.changes)}"
+    guessed = [one for row in rows for one in row if not isinstance(one, Estimate) and one.vram_mib]
+    if guessed:
+        yield f"* the profile's own figure (vram_mib). {guessed[0].why}"
 
 
 def as_json(name: str, row: Sequence[Planned], targets: Sequence[Target]) -> dict[str, Any]:

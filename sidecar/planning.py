@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Unplanned:
-    """A profile whose files tell nothing, or that is not served there; `vram_mib` is what is written of it."""
+    """A profile whose files tell nothing, or that is not served there; `vram_mib` is what is written."""
 
     profile: str
     why: str
