@@ -121,20 +121,6 @@ def workspace_mib(batch_tokens: int, hidden: int, intermediate: int, logits: int
     return (activations + 3 * logits * 4) / MIB
 
 
-def check_weights(stored_mib: float, bits_left: float, budget_mib: float | None) -> None:
-    """Before anything is loaded: weights that alone are over the budget are refused.
-
-    `bits_left` is the share of the stored size that loading keeps (0.5 for 8-bit of 16).
-    """
-    held_mib = stored_mib * bits_left
-    if budget_mib is not None and held_mib > budget_mib * FILL:
-        raise ConfigError(
-            f"The model does not fit: its weights alone are {held_mib:.0f} MiB, more than "
-            f"{budget_mib * FILL:.0f} MiB ({FILL:.0%} of the budget of {budget_mib:.0f}). Take a GPTQ "
-            "checkpoint (MODEL_ID, MODEL_PATH), add --load_in_4bit on CUDA, or raise the budget."
-        )
-
-
 def paged(
     *,
     weights_mib: float,

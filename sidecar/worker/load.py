@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPTQConfig
 
-from sidecar import budget, toolcalls, weights
+from sidecar import budget, headers, toolcalls, weights
 from sidecar.errors import ConfigError, WeightsDamaged
 from sidecar.worker import attention, gptq, packed, precision
 from sidecar.worker.architectures import check_architecture
 from sidecar.worker.attention import KvPool
 from sidecar.worker.constraint import Grammars
+from sidecar.worker.demand import MAX_CHOICES, PAGE_TOKENS, Wanted, worker_demand
 from sidecar.worker.gptq_make import Report, Wish
 from sidecar.worker.graphs import DecodeGraphs
 from sidecar.worker.messages import WorkerConfig
@@ -28,8 +29,6 @@ from sidecar.worker.tokens import Tokens
 
 # Rotary embeddings that depend on the position alone; the others change with the batch's length.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-CPU_PAGE_TOKENS = 16
-MAX_CHOICES = 4  # `n` of one request
 
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
@@ -38,11 +37,13 @@ def load(config: WorkerConfig, report: Report) -> Model:
     """The model, ready to step. Raises StartError; `report` hears how far it is."""
     device = device_named(config.device)
     folder = _folder(config, device, report)
-    stored = precision.checkpoint(weights.check(folder))
+    found = headers.of_folder(folder)
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
+    stored = precision.checkpoint(found.config)
     chosen = precision.choose(_abilities(device), stored, config.quantization)
     network_config = _checked_config(folder, config.context)
-    budget.check_weights(weights.stored_mib(folder), chosen.kept, limit_mib)
+    # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
+    budget.plan(worker_demand(found.model, _wanted(config), chosen, device.type), limit_mib)
     cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
     phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
@@ -69,6 +70,17 @@ def load(config: WorkerConfig, report: Report) -> Model:
         report("warmup", None, "capturing CUDA graphs")
         model.graphs = DecodeGraphs(model, config.slots * MAX_CHOICES)
     return model
+
+
+def _wanted(config: WorkerConfig) -> Wanted:
+    return Wanted(
+        config.context,
+        config.slots,
+        config.batch_tokens,
+        config.quantization,
+        config.kv_tokens,
+        config.page_tokens,
+    )
 
 
 def _folder(config: WorkerConfig, device: torch.device, report: Report) -> Path:
@@ -184,7 +196,7 @@ def _plan(
     if device.type == "cuda":  # what a quantiser keeps beside its parameters is seen only here
         held = max(held, torch.cuda.memory_allocated(device))
     rows = config.slots * MAX_CHOICES
-    page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or CPU_PAGE_TOKENS
+    page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or PAGE_TOKENS["cpu"]
     demand = budget.paged(
         weights_mib=held / budget.MIB,
         workspace_mib=budget.workspace_mib(

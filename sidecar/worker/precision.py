@@ -8,7 +8,6 @@ from typing import Any
 
 from sidecar.errors import ConfigError
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # The oldest card that the locked torch wheels hold code for, and the oldest with bfloat16.
 OLDEST, BFLOAT16_FROM = (7, 5), (8, 0)
 
@@ -37,8 +36,8 @@ class Checkpoint:
 class Precision:
     """What to load with; each choice with its reason.
 
-    `gptq_kernel` is gptqmodel's backend name. `kept` is the share of the stored size that the
-    loaded weights take. `graphs`: whether a decode step may be captured as a CUDA graph.
+    `gptq_kernel` is gptqmodel's backend name. `graphs`: whether a decode step may be captured as a
+    CUDA graph.
     """
 
     dtype: str
@@ -46,7 +45,6 @@ class Precision:
     weights: str
     weights_reason: str
     gptq_kernel: str | None = None
-    kept: float = 1.0
     graphs: bool = True
 
 
@@ -81,8 +79,7 @@ def choose(device: Device, stored: Checkpoint, quantization: str) -> Precision:
     if stored.method == "gptq":
         kernel, name, why = _gptq_kernel(device, stored)
         return Precision(dtype, reason, f"gptq, {name} kernel", why, kernel)
-    kept = _BYTES[dtype] / _BYTES.get(stored.dtype, 2)
-    return Precision(dtype, reason, "as stored", "the checkpoint is not quantised", kept=kept)
+    return Precision(dtype, reason, "as stored", "the checkpoint is not quantised")
 
 
 def _gptq_kernel(device: Device, stored: Checkpoint) -> tuple[str, str, str]:
@@ -120,10 +117,9 @@ def _bitsandbytes(device: Device, stored: Checkpoint, quantization: str) -> Prec
             f"The checkpoint is already quantised with {stored.method}; leave load_in_{quantization} out."
         )
     dtype, reason = _dtype(device, stored)
-    kept = (1.0 if quantization == "8bit" else 0.5) / _BYTES.get(stored.dtype, 2)
     # bitsandbytes' 8-bit product looks for outliers with a host synchronisation, which no graph takes.
     graphs = quantization == "4bit"
-    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for", kept=kept, graphs=graphs)
+    return Precision(dtype, reason, f"bitsandbytes {quantization}", "asked for", graphs=graphs)
 
 
 def _dtype(device: Device, stored: Checkpoint) -> tuple[str, str]:

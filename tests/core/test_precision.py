@@ -13,30 +13,28 @@ GPTQ = Checkpoint("float16", "gptq")
 
 
 @pytest.mark.parametrize(
-    ("device", "stored", "asked", "dtype", "kernel", "kept"),
+    ("device", "stored", "asked", "dtype", "kernel"),
     [
-        (CPU, GPTQ, "auto", "float32", "gptq_torch_fused", 1.0),
-        (CPU, Checkpoint("bfloat16"), "auto", "float32", None, 2.0),
-        (CPU, Checkpoint("float32"), "auto", "float32", None, 1.0),
-        (TURING, GPTQ, "auto", "float16", "gptq_marlin", 1.0),
-        (TURING, Checkpoint("bfloat16"), "auto", "float16", None, 1.0),
-        (AMPERE, GPTQ, "auto", "float16", "gptq_marlin", 1.0),
-        (AMPERE, Checkpoint("float16", "gptq", sym=False), "auto", "float16", "gptq_triton", 1.0),
-        (AMPERE, Checkpoint("float16", "gptq", bits=2), "auto", "float16", "gptq_triton", 1.0),
-        (AMPERE, Checkpoint("float16", "gptq", group_size=256), "auto", "float16", "gptq_triton", 1.0),
-        (BARE, GPTQ, "auto", "float16", "gptq_triton", 1.0),
-        (AMPERE, Checkpoint("bfloat16"), "none", "bfloat16", None, 1.0),
-        (AMPERE, Checkpoint("float32"), "auto", "float16", None, 0.5),
-        (AMPERE, Checkpoint("bfloat16"), "8bit", "bfloat16", None, 0.5),
-        (AMPERE, Checkpoint("float16"), "4bit", "float16", None, 0.25),
-        (AMPERE, Checkpoint("float32"), "4bit", "float16", None, 0.125),
+        (CPU, GPTQ, "auto", "float32", "gptq_torch_fused"),
+        (CPU, Checkpoint("bfloat16"), "auto", "float32", None),
+        (CPU, Checkpoint("float32"), "auto", "float32", None),
+        (TURING, GPTQ, "auto", "float16", "gptq_marlin"),
+        (TURING, Checkpoint("bfloat16"), "auto", "float16", None),
+        (AMPERE, GPTQ, "auto", "float16", "gptq_marlin"),
+        (AMPERE, Checkpoint("float16", "gptq", sym=False), "auto", "float16", "gptq_triton"),
+        (AMPERE, Checkpoint("float16", "gptq", bits=2), "auto", "float16", "gptq_triton"),
+        (AMPERE, Checkpoint("float16", "gptq", group_size=256), "auto", "float16", "gptq_triton"),
+        (BARE, GPTQ, "auto", "float16", "gptq_triton"),
+        (AMPERE, Checkpoint("bfloat16"), "none", "bfloat16", None),
+        (AMPERE, Checkpoint("float32"), "auto", "float16", None),
+        (AMPERE, Checkpoint("bfloat16"), "8bit", "bfloat16", None),
+        (AMPERE, Checkpoint("float16"), "4bit", "float16", None),
+        (AMPERE, Checkpoint("float32"), "4bit", "float16", None),
     ],
 )
-def test_table(
-    device: Device, stored: Checkpoint, asked: str, dtype: str, kernel: str | None, kept: float
-) -> None:
+def test_table(device: Device, stored: Checkpoint, asked: str, dtype: str, kernel: str | None) -> None:
     chosen = choose(device, stored, asked)
-    assert (chosen.dtype, chosen.gptq_kernel, chosen.kept) == (dtype, kernel, kept)
+    assert (chosen.dtype, chosen.gptq_kernel) == (dtype, kernel)
     assert chosen.dtype_reason
     assert chosen.weights_reason
 
