@@ -40,12 +40,18 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     targets = [Target("cuda", size) for size in sizes]
     if len(sizes) > 1 and "profile" not in settings.origins:
         profiles = list(registry.profiles.values())
-        _show(settings, profiles, _rows(profiles, targets, settings, registry), targets, as_data=wanted.json)
+        _show(profiles, _rows(profiles, targets, settings, registry), targets, as_data=wanted.json)
         return 0
     chosen = registry.select(settings.profile, settings.overrides())
-    targets = targets or [target_here(chosen, settings, gpu.look())]
+    seen = gpu.look()
+    # First what a start would refuse: nobody is asked for a header before that.
+    explained = asyncio.run(explain(settings, seen, room.memory_mib()))
+    targets = targets or [target_here(chosen, settings, seen)]
     rows = _rows([chosen], targets, settings, registry)
-    _show(settings, [chosen], rows, targets, as_data=wanted.json)
+    if wanted.json or len(targets) > 1:
+        _show([chosen], rows, targets, as_data=wanted.json)
+    else:
+        show_plan(Console(highlight=False), explained, memory(rows[0][0], targets[0]))
     refused = any(isinstance(one, Estimate) and one.plan is None for one in rows[0])
     return ConfigError.exit_code if refused else 0
 
@@ -86,20 +92,15 @@ def _rows(
 
 
 def _show(
-    settings: Settings,
     profiles: Sequence[Profile],
     rows: Sequence[tuple[Planned, ...]],
     targets: Sequence[Target],
     *,
     as_data: bool,
 ) -> None:
-    console = Console(highlight=False)
     names = [profile.name for profile in profiles]
     if as_data:
         found = [as_json(name, row, targets) for name, row in zip(names, rows, strict=True)]
         print(json.dumps(found, indent=2))
-    elif len(targets) > 1:
-        show_matrix(console, names, rows, targets)
     else:
-        explained = asyncio.run(explain(settings, gpu.look(), room.memory_mib()))
-        show_plan(console, explained, memory(rows[0][0], targets[0]))
+        show_matrix(Console(highlight=False), names, rows, targets)

@@ -17,6 +17,8 @@ from sidecar.explain import Command, Explanation, explain, machine
 from sidecar.explain_text import command_lines, gib, show_plan, show_profiles
 from sidecar.fit import fit
 from sidecar.gpu import GpuReading, GpuUnreadable
+from sidecar.plan_text import memory
+from sidecar.planning import Target, Unplanned
 from sidecar.registry import load_registry
 from sidecar.settings import DEFAULT_REGISTRY, load
 from tests.typed import typed
@@ -45,7 +47,7 @@ def origins(found: Explanation) -> dict[str, tuple[str, str]]:
 
 def shown(found: Explanation, columns: int) -> str:
     console = Console(file=io.StringIO(), width=columns, color_system=None, highlight=False)
-    show_plan(console, found)
+    show_plan(console, found, memory(Unplanned("p", "not asked here"), Target("cpu", None)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -66,8 +66,10 @@ def test_a_table_of_profiles_by_cards(machine: Machine) -> None:
     requests = [p["requests"] for p in rows["eight-gptq"]]
     assert requests == sorted(requests)
     said = plan(machine, "--vram", "8GiB,12GiB,24GiB")
-    assert "8 GiB" in said and "24 GiB" in said
-    assert len([line for line in said.splitlines() if line.startswith("eight-")]) == 3
+    head, *lines = said.splitlines()
+    assert head.split() == ["profile", "8", "GiB", "12", "GiB", "24", "GiB"]
+    assert [line.split()[0] for line in lines[:3]] == list(rows)
+    assert "eight-16 in 8192 MiB: use eight-gptq or a budget of" in said
 
 
 def test_only_headers_are_fetched(machine: Machine) -> None:
