@@ -12,6 +12,7 @@ from typing import Any
 CORPUS = Path(__file__).with_name("bad_inputs.jsonl")
 NO_ANSWER = 0
 
+
 @dataclass(frozen=True)
 class Case:
     """One line of the corpus. `parts` is the body, or the whole request where `wire` says so."""
