@@ -26,9 +26,9 @@ import torch
 
 from sidecar.errors import EngineFault, OutOfMemory, SidecarError
 from sidecar.generation import EngineStats, Usage
-from sidecar.worker import sampler
 from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
+from sidecar.worker.draw import Drawn, draw
 from sidecar.worker.failures import Failure, failure
 from sidecar.worker.memory import release_memory, stats
 from sidecar.worker.messages import Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step
@@ -229,37 +229,19 @@ class Loop:
             self._sample(logits, ends)
 
     def _sample(self, logits: torch.Tensor, ends: Sequence[tuple[int, Choice]]) -> None:
-        asked = [i for i, (_, choice) in enumerate(ends) if choice.alternatives is not None]
-        raw = logits[asked]  # a copy: choosing changes the logits
-        tokens = sampler.choose(logits, [choice.row for _, choice in ends])
-        scored = self._scored(raw, asked, tokens, ends)
         outputs = []
-        for i, ((_, choice), token) in enumerate(zip(ends, tokens, strict=True)):
-            if token < 0:
-                self._release(choice.request_id, _no_token(choice, token))
-            elif choice.request_id in self._jobs and (output := self._accepted(choice, token, scored.get(i))):
+        for (_, choice), drawn in zip(ends, draw(logits, [choice for _, choice in ends]), strict=True):
+            if drawn.error is not None:
+                self._release(choice.request_id, drawn.error)
+            elif choice.request_id in self._jobs and (output := self._accepted(choice, drawn)):
                 outputs.append(output)
         self._deliver(ends, outputs)
 
-    def _scored(
-        self,
-        raw: torch.Tensor,
-        asked: Sequence[int],
-        tokens: Sequence[int],
-        ends: Sequence[tuple[int, Choice]],
-    ) -> dict[int, list[tuple[int, float]]]:
-        """(id, log probability) pairs of those rows that asked for them and have a token."""
-        found = {}
-        for row, i in zip(raw, asked, strict=True):
-            if (alternatives := ends[i][1].alternatives) is not None and tokens[i] >= 0:
-                found[i] = sampler.logprobs(row, tokens[i], alternatives)
-        return found
-
-    def _accepted(self, choice: Choice, token: int, pairs: list[tuple[int, float]] | None) -> Output | None:
+    def _accepted(self, choice: Choice, drawn: Drawn) -> Output | None:
         """The token as output; an error in one choice's text costs its request alone."""
         try:
-            score = None if pairs is None else self._model.tokens.logprob(pairs)
-            return choice.accept(token, self._model.eos, score)
+            score = None if drawn.scores is None else self._model.tokens.logprob(drawn.scores)
+            return choice.accept(drawn.token, self._model.eos, score)
         except Exception as error:
             log.error("the text of %s could not be made", choice.request_id, exc_info=error)
             self._release(choice.request_id, EngineFault("The answer's text could not be made; see the log."))
@@ -309,10 +291,3 @@ class Loop:
         self.blocks.forget()
         if not self._running:
             self._model.reset()
-
-
-def _no_token(choice: Choice, token: int) -> SidecarError:
-    """Why the sampler has no token for it."""
-    if token == sampler.NOTHING_ALLOWED and choice.row.constraint is not None:
-        return choice.row.constraint.error
-    return EngineFault("The model's output is not a number.")
