@@ -56,9 +56,12 @@ class Boot:
 
     def send(self, message: ToWorker) -> None:
         """Queue one frame; a closed socket is noticed by the reader."""
+        self._write(messages.frame(message))
+
+    def _write(self, frame: bytes) -> None:
         # uvloop raises where asyncio's own loop only drops what is written after the end.
         if not self._writer.transport.is_closing():
-            self._writer.write(messages.frame(message))
+            self._writer.write(frame)
 
     def open(self, request: GenerationRequest) -> asyncio.Queue[Item]:
         """Make the request known and have it prepared; what is said of it comes in the queue.
@@ -73,7 +76,7 @@ class Boot:
             ) from None
         inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._requests[request.id] = inbox
-        self._writer.write(frame)
+        self._write(frame)
         return inbox
 
     def cancel(self, request: GenerationRequest) -> bool:
