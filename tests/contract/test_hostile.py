@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.program import ROOT, Program
@@ -19,6 +20,7 @@ from tests.e2e.program import ROOT, Program
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "10"))
 EVERY_S = 0.04
 P99_MS, MAX_MS = 50.0, 250.0
+IDLE_PERCENT = 5.0
 SLOTS, BODIES, LOOKS = 16, 20, 3
 HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
@@ -41,6 +43,7 @@ class Look:
 
     probed_ms: list[float]
     seen: dict[str, Any]
+    idle_percent: float
 
     @property
     def p99_ms(self) -> float:
@@ -53,7 +56,7 @@ class Look:
     def __str__(self) -> str:
         middle, most = self.probed_ms[len(self.probed_ms) // 2], self.probed_ms[-1]
         shown = f"{middle:.1f}, p99 {self.p99_ms:.1f}, most {most:.1f} ms"
-        return f"{len(self.probed_ms)} probes: {shown}; {self.seen}"
+        return f"{len(self.probed_ms)} probes: {shown}; {self.idle_percent:.0f} % idle; {self.seen}"
 
 
 def _look(port: int, bodies: int) -> Look:
@@ -63,10 +66,11 @@ def _look(port: int, bodies: int) -> Look:
         assert hostile.stdout is not None
         assert hostile.stdout.readline() == b"busy\n"
         probed = []
+        psutil.cpu_times_percent()
         while hostile.poll() is None:
             probed.append(_probed_ms(port))
             time.sleep(max(0.0, EVERY_S - probed[-1] / 1e3))
-        return Look(sorted(probed), json.loads(hostile.stdout.read()))
+        return Look(sorted(probed), json.loads(hostile.stdout.read()), psutil.cpu_times_percent().idle)
 
 
 def _first_at_once(port: int) -> Look:
@@ -86,8 +90,8 @@ def test_health_answers_at_once(server: Program) -> None:
     assert set(look.seen["statuses"]) == {"400"}, look
     assert look.seen["going"] == SLOTS
     assert server.child().pid == before
-    # Where the busy slots alone take half of the time, the machine has no processor to spare for anybody.
-    if not look.at_once and (alone := _look(server.port, 0)).p99_ms > P99_MS / 2:
-        pytest.skip(f"too busy a machine: without any hostile body {alone}; with them {look}")
+    # Engine, clients and neighbours share the processors: where all are taken, everybody waits for one.
+    if not look.at_once and look.idle_percent < IDLE_PERCENT:
+        pytest.skip(f"no processor was free ({look.idle_percent:.0f} % idle): {look}")
     assert look.at_once, look
     assert len(look.probed_ms) >= 15 * SECONDS, look
