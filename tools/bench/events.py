@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
-
 from tools.bench.figures import Point
 from tools.bench.overhead import EVENT_US, limit, own_cpu_s, registry, started
 from tools.bench.servers import ROOT, Server, free_port
 from tools.bench.show import Show
+from tools.bench.streaming import ready, streamed
 
 STREAMS, EVENTS = 8, 2000
+PROMPT = "words"
 WARM_UP_EVENTS = 100
 WHAT = f"one event, {STREAMS} streams of one event a millisecond"
 
@@ -26,8 +26,8 @@ def measure(model: Path, pairs: int, show: Show) -> list[Point]:
     found: tuple[list[float], list[float]] = ([], [])
     with _sidecar(model) as ours, _relay(model.parent) as theirs:
         for server in (ours, theirs):
-            asyncio.run(_ready(server))
-            asyncio.run(_stream(server, WARM_UP_EVENTS))
+            asyncio.run(ready(server))
+            asyncio.run(streamed(server, PROMPT, STREAMS, WARM_UP_EVENTS))
         for index in range(pairs):
             show(f"processor time per event, pair {index + 1} of {pairs}")
             for server, kept in zip((ours, theirs), found, strict=True):
@@ -38,33 +38,8 @@ def measure(model: Path, pairs: int, show: Show) -> list[Point]:
 
 def _event_us(server: Server) -> float:
     before_s = own_cpu_s(server)
-    asyncio.run(_stream(server, EVENTS))
+    asyncio.run(streamed(server, PROMPT, STREAMS, EVENTS))
     return (own_cpu_s(server) - before_s) * 1e6 / (STREAMS * EVENTS)
-
-
-async def _stream(server: Server, events: int) -> None:
-    body = {"prompt": "words", "max_tokens": events, "stream": True, "timeout": 300}
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        counts = await asyncio.gather(*(_count(session, server, body) for _ in range(STREAMS)))
-    if min(counts) < events:
-        raise RuntimeError(f"{server.name} brought {min(counts)} of {events} events")
-
-
-async def _count(session: aiohttp.ClientSession, server: Server, body: dict[str, object]) -> int:
-    async with session.post(f"{server.url}/v1/completions", json=body) as answer:
-        return (await answer.read()).count(b"data: {")
-
-
-async def _ready(server: Server) -> None:
-    async with aiohttp.ClientSession() as session:
-        while server.process.poll() is None:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"{server.url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-    raise RuntimeError(f"{server.name} ended; see its log in build/bench")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import aiohttp
 import psutil
 
 from tools.bench.servers import ROOT, Server, free_port
+from tools.bench.streaming import ready, streamed
 from tools.http_servers.candidate import PACED
 
 STREAMS = (1, 8, 32)
@@ -31,7 +32,7 @@ def started(name: str, *words: str) -> Iterator[Server]:
     )
     server = Server(name, name, f"http://127.0.0.1:{port}", process, time.monotonic())
     try:
-        asyncio.run(_ready(server))
+        asyncio.run(ready(server))
         yield server
     finally:
         server.stop()
@@ -41,7 +42,7 @@ def event_us(server: Server, streams: int) -> float:
     """Microseconds of the server's processor for one event, the making of it included."""
     each = EVENTS // streams
     before_s = server.cpu_s()
-    asyncio.run(_stream(server, streams, each))
+    asyncio.run(streamed(server, f"{PACED}{streams}", streams, each))
     return (server.cpu_s() - before_s) * 1e6 / (streams * each)
 
 
@@ -50,20 +51,6 @@ def requests_per_s(server: Server) -> float:
     began = time.monotonic()
     asyncio.run(_ask(server))
     return ASKED / (time.monotonic() - began)
-
-
-async def _stream(server: Server, streams: int, events: int) -> None:
-    body = {"prompt": f"{PACED}{streams}", "max_tokens": events, "stream": True, "timeout": 300}
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        counts = await asyncio.gather(*(_count(session, server, body) for _ in range(streams)))
-    if min(counts) < events:
-        raise RuntimeError(f"{server.name} brought {min(counts)} of {events} events")
-
-
-async def _count(session: aiohttp.ClientSession, server: Server, body: dict[str, object]) -> int:
-    async with session.post(f"{server.url}/v1/completions", json=body) as answer:
-        return (await answer.read()).count(b"data: {")
 
 
 async def _ask(server: Server) -> None:
@@ -76,14 +63,3 @@ async def _ask(server: Server) -> None:
 
     async with aiohttp.ClientSession() as session:
         await asyncio.gather(*(one(session) for _ in range(CLIENTS)))
-
-
-async def _ready(server: Server) -> None:
-    async with aiohttp.ClientSession() as session:
-        while server.process.poll() is None:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"{server.url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-    raise RuntimeError(f"{server.name} ended before it answered")
