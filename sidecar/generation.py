@@ -74,6 +74,11 @@ class Tools:
     parallel: bool = True
 
     @property
+    def must_call(self) -> bool:
+        """Whether the answer is a call, whatever the model would say."""
+        return self.choice == "required"
+
+    @property
     def offered(self) -> tuple[Function, ...]:
         """Those that the model is shown: none where it may call none, and one where it must call that one."""
         if self.choice == "none":
@@ -149,8 +154,8 @@ class GenerationRequest:
 
     @property
     def must_call(self) -> bool:
-        """Whether the answer is a call, whatever the model would say."""
-        return self.tools is not None and self.tools.choice == "required"
+        """Whether the answer is a call; see `Tools`."""
+        return self.tools is not None and self.tools.must_call
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -42,7 +42,7 @@ log = logging.getLogger("sidecar.serve")
 
 LINGER_SECONDS = 0.3
 # A thread that reads a large body gives way after so long. At Python's own 5 ms the loop, which asks
-# for its turn again after every system call, would hardly move beside two of them.
+# for its turn again after every system call, would hardly move beside it.
 SWITCH_SECONDS = 0.0005
 
 

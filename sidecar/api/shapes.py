@@ -35,22 +35,17 @@ ERROR = record(error=record(message=TEXT, type=TEXT, param=TEXT_OR_NULL, code=TE
 _USAGE = record(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT)
 _REASON = always("stop", "length", "tool_calls")
 _MESSAGE = record(role=always("assistant"), content=TEXT_OR_NULL)
-_CHAT = record(
-    id=TEXT,
-    object=always("chat.completion"),
-    created=COUNT,
-    model=TEXT,
-    choices=listed(record(index=COUNT, message=_MESSAGE, logprobs=OBJECT_OR_NULL, finish_reason=_REASON)),
-    usage=_USAGE,
-)
-_COMPLETION = record(
-    id=TEXT,
-    object=always("text_completion"),
-    created=COUNT,
-    model=TEXT,
-    choices=listed(record(index=COUNT, text=TEXT, logprobs=OBJECT_OR_NULL, finish_reason=_REASON)),
-    usage=_USAGE,
-)
+
+
+def _answer(kind: str, **said: dict[str, Any]) -> dict[str, Any]:
+    choice = record(index=COUNT, **said, logprobs=OBJECT_OR_NULL, finish_reason=_REASON)
+    return record(
+        id=TEXT, object=always(kind), created=COUNT, model=TEXT, choices=listed(choice), usage=_USAGE
+    )
+
+
+_CHAT = _answer("chat.completion", message=_MESSAGE)
+_COMPLETION = _answer("text_completion", text=TEXT)
 _VECTOR = {"anyOf": [listed(NUMBER), TEXT]}
 _EMBEDDINGS = record(
     object=always("list"),

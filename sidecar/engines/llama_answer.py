@@ -43,7 +43,7 @@ class Answer:
         self._seed = secrets.randbits(32) if given is None else given
         self._by_text = by_text(request)
         self._request = prompts.unmarked(request) if self._by_text else request
-        self._frames: list[ChatChoice | CompletionChoice | CallChoice] = [
+        self._frames: list[ChatChoice | CompletionChoice] = [
             _form(request)(index, request) for index in range(request.n)
         ]
 
@@ -131,7 +131,7 @@ def by_text(request: GenerationRequest) -> bool:
     return bool(request.images or (request.offered and not request.must_call))
 
 
-def _form(request: GenerationRequest) -> type[ChatChoice | CompletionChoice | CallChoice]:
+def _form(request: GenerationRequest) -> type[ChatChoice | CompletionChoice]:
     if by_text(request):
         return ChatChoice
     return CallChoice if request.must_call else CompletionChoice

@@ -89,7 +89,7 @@ class Grammars:
         tools = prepare.tools
         if prepare.format is not None:
             grammar, param = of_format(prepare.format), "response_format"
-        elif tools is not None and tools.choice == "required":
+        elif tools is not None and tools.must_call:
             grammar, param = of_calls(tools, self._marks), "tools"
         else:
             return None

@@ -81,7 +81,7 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     @property
     def is_constrained(self) -> bool:
         """Whether its answers must have a form that is held while they are made."""
-        return self.format is not None or (self.tools is not None and self.tools.choice == "required")
+        return self.format is not None or (self.tools is not None and self.tools.must_call)
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):

@@ -97,7 +97,7 @@ def test_the_monitor_sees_what_blocks(monitored: Live) -> None:
     slow = Slow()
     logging.getLogger("asyncio").addHandler(slow)
     try:
-        monitored.loop.call_soon_threadsafe(time.sleep, 0.2)
+        monitored.loop.call_soon_threadsafe(time.sleep, 0.2)  # on the loop: what must never be
         httpx.get(f"{monitored.url}/health")
     finally:
         logging.getLogger("asyncio").removeHandler(slow)

@@ -147,8 +147,8 @@ def test_free_answers_beside_formed_ones_are_what_they_always_are(door: Door) ->
 @pytest.mark.llama
 @pytest.mark.parametrize("schema", [SMALL["range"], SMALL["types"], SMALL["unicode"], PERSON])
 def test_the_arguments_of_a_call_that_must_be(llama_server: Program, schema: dict[str, Any]) -> None:
-    """Words may stand before it there, so it is asked for what it calls a function for anyway."""
-    tools = [
+    """Also where the schema is not what the model learnt to call with."""
+    tools: Any = [
         {"type": "function", "function": {"name": name, "parameters": {"type": "object", **schema}}}
         for name in ("get_time", "get_weather")
     ]
@@ -157,7 +157,7 @@ def test_the_arguments_of_a_call_that_must_be(llama_server: Program, schema: dic
         answer = client.chat.completions.create(
             model="embedded-gguf",
             messages=[{"role": "user", "content": "What is the weather in Paris?"}],
-            tools=tools,  # type: ignore[arg-type]
+            tools=tools,
             tool_choice=named,
             parallel_tool_calls=False,
             max_tokens=300,

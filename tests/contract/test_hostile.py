@@ -69,7 +69,7 @@ def _look(port: int, bodies: int) -> Look:
         psutil.cpu_times_percent()
         while hostile.poll() is None:
             probed.append(_probed_ms(port))
-            time.sleep(max(0.0, EVERY_S - probed[-1] / 1e3))
+            time.sleep(max(0.0, EVERY_S - probed[-1] / 1e3))  # the pace of the probes
         return Look(sorted(probed), json.loads(hostile.stdout.read()), psutil.cpu_times_percent().idle)
 
 

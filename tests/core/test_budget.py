@@ -21,8 +21,8 @@ def demanded(
     )  # fmt: skip
 
 
-def make(budget_mib: float | None, *demand: int, **more: int) -> Plan:
-    return plan(demanded(*demand, **more), budget_mib)  # type: ignore[arg-type]  # a flag is an int too
+def make(budget_mib: float | None, *demand: int, on_cuda: bool = True, **more: int) -> Plan:
+    return plan(demanded(*demand, on_cuda=on_cuda, **more), budget_mib)
 
 
 def test_an_8b_model_keeps_128_kib_for_each_token() -> None:

@@ -80,9 +80,9 @@ def test_text_a_call_and_the_end() -> None:
         (CALL[:3], "length", "length"),
     ],
 )
-def test_reasons(pieces: list[str], finish: FinishReason, reason: str) -> None:
+def test_reasons(pieces: list[str], finish: FinishReason, reason: FinishReason) -> None:
     events, _ = run(request(), pieces, finish)
-    assert [event for event in events if isinstance(event, Finished)] == [Finished(0, reason)]  # type: ignore[arg-type]
+    assert [event for event in events if isinstance(event, Finished)] == [Finished(0, reason)]
 
 
 def test_log_probabilities_go_with_the_text_and_a_call_has_none() -> None:

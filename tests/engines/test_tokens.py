@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sidecar.embedded import MODEL_DIR
 from sidecar.errors import BadRequest, ContextOverflow, Unsupported
-from sidecar.generation import Function, GenerationRequest, Message, ToolCall, Tools
+from sidecar.generation import Function, GenerationRequest, Message, ToolCall, ToolChoice, Tools
 from sidecar.worker.messages import prepare
 from sidecar.worker.tokens import Detokenizer, Tokens
 from tests.engines import tiny
@@ -134,8 +134,10 @@ ASKED = (
 )
 
 
-def tooled(messages: tuple[Message, ...], *functions: Function, choice: str = "auto") -> GenerationRequest:
-    tools = Tools(functions, choice) if functions else None  # type: ignore[arg-type]
+def tooled(
+    messages: tuple[Message, ...], *functions: Function, choice: ToolChoice = "auto"
+) -> GenerationRequest:
+    tools = Tools(functions, choice) if functions else None
     return GenerationRequest("x", messages, tools=tools)
 
 
