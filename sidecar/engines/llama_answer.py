@@ -24,10 +24,11 @@ LET_GO_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that was priced: its prompt, and what there is of answer."""
+    """A request that was priced: its prompt, what there is of answer, and what the answer must be."""
 
     ids: tuple[int, ...]
     max_tokens: int
+    schema: dict[str, Any] | None = None
 
 
 class Answer:
@@ -110,11 +111,11 @@ class Answer:
 
     def _post(self, index: int) -> tuple[str, dict[str, Any]]:
         seed = seed_of(self._seed, index)
+        max_tokens, schema = self._prepared.max_tokens, self._prepared.schema
         if self._by_text:
-            body = chat_body(self._request, self._prepared.max_tokens, seed, self._room)
-            return "/v1/chat/completions", body
-        body = completion_body(self._request, self._prepared.ids, self._prepared.max_tokens, seed, self._room)
-        return "/completion", body
+            return "/v1/chat/completions", chat_body(self._request, max_tokens, seed, self._room, schema)
+        ids = self._prepared.ids
+        return "/completion", completion_body(self._request, ids, max_tokens, seed, self._room, schema)
 
     def usage(self) -> Usage:
         """The prompt once, the tokens of all choices."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar import chat_form
 from sidecar.engines.llama_schema import enforced
-from sidecar.generation import Function, GenerationRequest, Image, JsonFormat, Message, Sampling, Tools
+from sidecar.generation import Function, GenerationRequest, Image, Message, Sampling, Tools
 
 # The order of `sidecar.generation.Sampling`; what is not named here is not applied.
 ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
@@ -62,9 +62,14 @@ def sampling_fields(sampling: Sampling, seed: int, context: int) -> dict[str, An
 
 
 def completion_body(
-    request: GenerationRequest, ids: tuple[int, ...], max_tokens: int, seed: int, context: int
+    request: GenerationRequest,
+    ids: tuple[int, ...],
+    max_tokens: int,
+    seed: int,
+    context: int,
+    schema: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The body of `/completion` for one choice. Stop strings are ours: see `llama_frames`."""
+    """The body of `/completion` for one choice, held to `schema`. Stop strings are ours (`llama_frames`)."""
     body = {
         "prompt": list(ids),
         "n_predict": max_tokens,
@@ -75,18 +80,18 @@ def completion_body(
         "response_fields": ["content", "stop", "stop_type", "tokens_predicted", "timings", "error"],
         **sampling_fields(request.sampling, seed, context),
     }
-    if request.format is not None:
-        body["json_schema"] = format_schema(request.format)
-    if request.tools is not None and request.must_call:
-        body["json_schema"] = call_schema(request.tools)
+    if schema is not None:
+        body["json_schema"] = schema
     if request.logprobs is not None:
         # 0 would mean none at all; the chosen token's own is what is wanted then.
         body["n_probs"] = max(1, request.logprobs)
     return body
 
 
-def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: int) -> dict[str, Any]:
-    """The body of `/v1/chat/completions` for one choice."""
+def chat_body(
+    request: GenerationRequest, max_tokens: int, seed: int, context: int, schema: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The body of `/v1/chat/completions` for one choice. Calls have a grammar of its own there."""
     body = {
         "messages": [message_fields(message) for message in request.messages],
         "max_tokens": max_tokens,
@@ -99,21 +104,26 @@ def chat_body(request: GenerationRequest, max_tokens: int, seed: int, context: i
         **sampling_fields(request.sampling, seed, context),
         **tool_fields(request.tools),
     }
-    if request.format is not None:
-        schema = {"name": "answer", "schema": format_schema(request.format)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if schema is not None and request.format is not None:
+        named = {"name": "answer", "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(1, request.logprobs)}
     return body
 
 
-def format_schema(format: JsonFormat) -> dict[str, Any]:
-    """What the answer must be, as llama-server enforces it. Raises Unsupported for what it would not."""
-    return enforced(format.schema or {"type": "object"}, "response_format.json_schema.schema")
+def held_schema(request: GenerationRequest) -> dict[str, Any] | None:
+    """What the answer must be, as llama-server enforces it; None where it is free.
+
+    Raises Unsupported for what it would not enforce.
+    """
+    if request.format is not None:
+        return enforced(request.format.schema or {"type": "object"}, "response_format.json_schema.schema")
+    return _call_schema(request.tools) if request.tools is not None and request.must_call else None
 
 
-def call_schema(tools: Tools) -> dict[str, Any]:
-    """One call of a function on offer, as an object. Raises Unsupported for what would not be enforced."""
+def _call_schema(tools: Tools) -> dict[str, Any]:
+    """One call of a function on offer, as an object."""
     calls = [
         {
             "type": "object",

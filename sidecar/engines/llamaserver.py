@@ -22,7 +22,7 @@ from sidecar.engine import EngineState, Failed, Loading, Ready
 from sidecar.engines.child import restart_delay_s
 from sidecar.engines.last_words import last_words, without_requests
 from sidecar.engines.llama_answer import Answer, Prepared
-from sidecar.engines.llama_bodies import call_schema, format_schema
+from sidecar.engines.llama_bodies import held_schema
 from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_launch import Launch
@@ -89,15 +89,12 @@ class LlamaServerEngine:
         """Have it rendered and tokenised; what was prepared waits for `stream`, or for `forget`."""
         if request.offered and request.logprobs is not None:
             raise Unsupported("`logprobs` are not supported together with `tools` here.", param="logprobs")
-        if request.format is not None:
-            format_schema(request.format)  # it has its say before anything waits
-        if request.tools is not None and request.must_call:
-            call_schema(request.tools)
+        schema = held_schema(request)  # it has its say before anything waits
         room = self._room
         ids = await self._asked(lambda prompts: prompts.ids(request, room))
         default = self._launch.default_max_tokens
         max_tokens = context.answer_tokens(len(ids), request.max_tokens, default, room)
-        self._prepared[request.id] = Prepared(ids, max_tokens)
+        self._prepared[request.id] = Prepared(ids, max_tokens, schema)
         return Price(len(ids), max_tokens, min(request.n, self._launch.slots))
 
     def forget(self, request: GenerationRequest) -> None:
