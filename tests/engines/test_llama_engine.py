@@ -245,7 +245,7 @@ def test_one_that_is_not_ready_in_time_is_replaced_and_says_so(how: str) -> None
     async def test() -> None:
         async with engine(how, served=profile(ready_deadline_s=0.5), lives=2) as made:
             assert "it was not ready within 0.5 s (ready_deadline_s)" in (await failed(made)).reason
-        assert children() == []
+        await until(lambda: children() == [], "nobody is left")
 
     run(test)
 
@@ -418,7 +418,7 @@ def test_many_lives_leave_no_process_and_no_descriptor() -> None:
                 await answer(made, "one")
                 await (await begun(made, LONG)).aclose()
         assert own.num_fds() <= before
-        assert children() == []
+        await until(lambda: children() == [], "nobody is left")
 
     run(test)
 
@@ -439,7 +439,7 @@ def test_a_program_that_can_not_serve_is_final_at_once(binary: str, script: str,
             state = await failed(made)
             assert text in state.reason
             assert state.exit_code == 78
-        assert children() == []
+        await until(lambda: children() == [], "nobody is left")
 
     run(test)
 
@@ -473,7 +473,7 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
             assert "6078 of 6077 MiB" in state.reason
             assert "VRAM_BUDGET" in state.reason
             assert state.exit_code == 78
-        assert children() == []
+        await until(lambda: children() == [], "nobody is left")
 
     run(test)
 

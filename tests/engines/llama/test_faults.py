@@ -201,7 +201,7 @@ def test_stop_in_mid_stream_is_quick_and_leaves_nothing(llama_server_path: str) 
             async with asyncio.timeout(20):
                 await made.stop()
             assert not alive(pid)
-            assert children() == []
+            await until(lambda: children() == [], "nobody is left")
             assert made.stats().resident_bytes == 0
             await events.aclose()
 
