@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from sidecar.budget import Plan
 from sidecar.generation import Capacity, Embeddings, EngineStats, Event, GenerationRequest, Price
 
 
@@ -24,11 +25,15 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Serving. `about` holds what was chosen and why, for people (dtype, kernel, threads ...)."""
+    """Serving. `about` holds what was chosen and why, for people (dtype, kernel, threads ...).
+
+    `plan` is where the memory went; None where a model's files do not tell it.
+    """
 
     device: str
     capacity: Capacity
     about: tuple[tuple[str, str], ...] = ()
+    plan: Plan | None = None
     was_ready: ClassVar[bool] = True
 
 

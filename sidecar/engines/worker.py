@@ -208,9 +208,9 @@ class WorkerEngine:
         match message:
             case Progress(phase=phase, fraction=fraction, detail=detail):
                 self._supervisor.enter(Loading(phase, fraction, detail))
-            case Loaded(device=device, capacity=capacity, about=about, stats=stats):
+            case Loaded(device=device, capacity=capacity, about=about, stats=stats, plan=plan):
                 self._stats = _heard_now(stats)
-                self._supervisor.enter(Ready(device, capacity, about))
+                self._supervisor.enter(Ready(device, capacity, about, plan))
             case Refused(code=code, message=reason):
                 kind = errors.tree().get(code)
                 exit_code = kind.exit_code if kind and issubclass(kind, errors.StartError) else 70

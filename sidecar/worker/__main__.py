@@ -170,7 +170,7 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
     reading = (connection, loop, texts, constrained)
     threading.Thread(target=_read, args=reading, daemon=True, name="socket").start()
     capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, config.context)
-    connection.send(Loaded(str(model.device), capacity, model.about, loop.stats()))
+    connection.send(Loaded(str(model.device), capacity, model.about, loop.stats(), model.plan))
     try:
         loop.run()
     except StickyError as error:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from sidecar.budget import Plan
 from sidecar.generation import (
     Capacity,
     EngineStats,
@@ -114,6 +115,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     capacity: Capacity
     about: tuple[tuple[str, str], ...]
     stats: EngineStats
+    plan: Plan | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
