@@ -16,17 +16,19 @@ from typing import TextIO
 from sidecar.errors import StartError, WeightsMissing, revive
 from sidecar.llama_args import LlamaFiles
 from sidecar.model_files import llama_files
-from sidecar.profiles import LlamaCpp
+from sidecar.planning import Target, check_before_fetch
+from sidecar.profiles import Profile
 
 DAMAGED_JOB = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be found: the arguments of `llama_files`."""
+    """What is to be found: the files of a profile of llama.cpp; with `held_to`, if they will fit."""
 
-    block: LlamaCpp
+    profile: Profile
     cache_dir: Path | None = None
+    held_to: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ def encode_job(job: Job) -> str:
     return (
         json.dumps(
             {
-                "block": job.block.model_dump(mode="json", exclude_defaults=True),
+                "profile": job.profile.model_dump(mode="json", exclude_defaults=True),
                 "cache_dir": _text(job.cache_dir),
+                "held_to": None if job.held_to is None else asdict(job.held_to),
             }
         )
         + "\n"
@@ -57,7 +60,8 @@ def decode_job(text: str) -> Job:
     """The job of the line. Raises ValueError for anything else."""
     try:
         said = json.loads(text)
-        return Job(LlamaCpp.model_validate(said["block"]), _path(said["cache_dir"]))
+        held_to = None if said["held_to"] is None else Target(**said["held_to"])
+        return Job(Profile.model_validate(said["profile"]), _path(said["cache_dir"]), held_to)
     except (LookupError, TypeError) as error:
         raise ValueError(f"no job: {error}") from error
 
@@ -95,8 +99,13 @@ def run(job: Job, out: TextIO) -> int:
         out.flush()
 
     try:
+        if job.held_to is not None and job.held_to.budget_mib is not None:
+            check_before_fetch(
+                job.profile, job.cache_dir, job.held_to, lambda detail: tell(Fraction(0.0, detail))
+            )
+        assert job.profile.llamacpp is not None
         files = llama_files(
-            job.block,
+            job.profile.llamacpp,
             cache_dir=job.cache_dir,
             on_progress=lambda fraction, detail: tell(Fraction(fraction, detail)),
         )

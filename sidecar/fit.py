@@ -1,7 +1,7 @@
 """Whether a profile fits the cards of this machine, or its main memory where it uses none. Pure.
 
 A comparison of the profile's own figure (`vram_mib`) with what there is, and no more: what a model
-really takes is planned when its files are known.
+really takes is planned from its files (`sidecar.planning`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from math import ceil
 from typing import Literal
 
 from sidecar.budget import MIB
-from sidecar.errors import ConfigError
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable
 from sidecar.pinning import visible_cards
 from sidecar.profiles import Profile
@@ -22,11 +21,10 @@ Verdict = Literal["fits", "does not fit", "on the CPU", "not known"]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The verdict, and the figures that it stands on. `over_mib` is what one card would lack."""
+    """The verdict, and the figures that it stands on."""
 
     verdict: Verdict
     why: str
-    over_mib: int = 0
 
 
 def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
@@ -38,8 +36,7 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
         return _without_card(profile, settings, memory_mib, "told to use no card")
     if profile.vram_mib is None:
         return Fit("not known", "nobody has said what it needs as it is served (vram_mib)")
-    names = _names(profile, chosen)
-    cards = [card for name in names for card in seen if name == str(card.index) or card.uuid.startswith(name)]
+    names, cards = _names(profile, chosen), _cards(profile, chosen, seen)
     if len(cards) < len(names):
         return Fit("does not fit", f"it wants {_counted(len(names))}, {len(cards)} of them here")
     needed = needed_mib(profile, len(cards))
@@ -47,19 +44,21 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
     each = "" if len(cards) == 1 else f" on each of {_counted(len(cards))}"
     for need, limit in zip(needed, limits, strict=True):
         if need > limit:
-            return Fit("does not fit", f"{need} of {limit} MiB{each}", need - limit)
+            return Fit("does not fit", f"{need} of {limit} MiB{each}")
     return Fit("fits", f"{needed[0]} of {limits[0]} MiB{each}")
 
 
-def check_fit(profile: Profile, found: Fit) -> None:
-    """Raises ConfigError where the profile's own figure is more than a card may give."""
-    if found.over_mib:
-        raise ConfigError(
-            f"profile {profile.name}: vram_mib {profile.vram_mib} does not fit: {found.why}, "
-            f"{found.over_mib} MiB too many for VRAM_BUDGET and gpu.gpu_memory_fraction; raise those if the "
-            "card has more, take another profile, or ask for less of this one (N_CTX, N_GPU_LAYERS, "
-            "LLAMACPP_PARALLEL_OVERRIDE)"
-        )
+def whole_limit_mib(profile: Profile, settings: Settings, seen: GpuLook) -> float:
+    """What may be used of all its cards together, so that none gives more than it may.
+
+    Where the cards can not be read, the budget of each is what counts.
+    """
+    chosen = visible_cards(profile, settings)
+    cards = [] if isinstance(seen, GpuUnreadable) or chosen in ("", "-1") else _cards(profile, chosen, seen)
+    limits = [limit_mib(profile, settings.vram_budget_mib, card) for card in cards]
+    limits = limits or [settings.vram_budget_mib] * len(_names(profile, chosen))
+    shares = _shares(profile, len(limits))
+    return min(limit / share for limit, share in zip(limits, shares, strict=True) if share)
 
 
 def limit_mib(profile: Profile, budget_mib: int, card: GpuReading) -> int:
@@ -71,10 +70,20 @@ def limit_mib(profile: Profile, budget_mib: int, card: GpuReading) -> int:
 def needed_mib(profile: Profile, cards: int) -> tuple[int, ...]:
     """The profile's figure, divided as the model is."""
     assert profile.vram_mib is not None
+    return tuple(ceil(profile.vram_mib * share) for share in _shares(profile, cards))
+
+
+def _shares(profile: Profile, cards: int) -> list[float]:
+    """Each card's part of the model; 1 in all."""
     block = profile.llamacpp if profile.backend == "llamacpp" else None
-    shares = block.tensor_split if block and len(block.tensor_split) == cards else [1.0] * cards
-    whole = sum(shares) or 1.0
-    return tuple(ceil(profile.vram_mib * share / whole) for share in shares)
+    shares = list(block.tensor_split) if block and len(block.tensor_split) == cards else []
+    whole = sum(shares)
+    return [share / whole for share in shares] if whole else [1 / cards] * cards
+
+
+def _cards(profile: Profile, chosen: str | None, seen: tuple[GpuReading, ...]) -> list[GpuReading]:
+    names = _names(profile, chosen)
+    return [card for name in names for card in seen if name == str(card.index) or card.uuid.startswith(name)]
 
 
 def _names(profile: Profile, chosen: str | None) -> list[str]:

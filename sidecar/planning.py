@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.budget import Demand
-from sidecar.errors import StartError
+from sidecar.budget import Demand, Plan
+from sidecar.errors import ConfigError, StartError
 from sidecar.estimate import Estimate, estimate
-from sidecar.fit import limit_mib
+from sidecar.fit import whole_limit_mib
 from sidecar.gpu import GpuLook
-from sidecar.headers import Described, Progress, described
+from sidecar.headers import Described, Progress, described, of_files
 from sidecar.hub_errors import is_unreachable
+from sidecar.llama_args import LlamaFiles
 from sidecar.llama_demand import llama_demand
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 from sidecar.worker import precision
 from sidecar.worker.architectures import check_architecture
 from sidecar.worker.demand import Wanted, worker_demand
+
+log = logging.getLogger("sidecar.planning")
 
 # A card that is only a number of MiB: a common one, on which every kernel runs.
 SUPPOSED = precision.Device("cuda", (8, 6), nvcc=True)
@@ -45,12 +49,62 @@ Planned = Estimate | Unplanned
 
 
 def target_here(profile: Profile, settings: Settings, seen: GpuLook) -> Target:
-    """This machine, as a start would use it. Several cards count together."""
-    if isinstance(seen, tuple) and seen and settings.device != "cpu":
-        cards = max(profile.gpu.cards, 1) if profile.backend == "llamacpp" else 1
-        each_mib = min(limit_mib(profile, settings.vram_budget_mib, card) for card in seen)
-        return Target("cuda", float(each_mib * cards))
+    """This machine, as far as it can be told from here: what is seen of its cards."""
+    on_card = isinstance(seen, tuple) and bool(seen) and settings.device != "cpu"
+    return target(profile, settings, seen, on_card=on_card)
+
+
+def target(profile: Profile, settings: Settings, seen: GpuLook, *, on_card: bool) -> Target:
+    """What a start holds to. Several cards count together."""
+    if on_card:
+        return Target("cuda", whole_limit_mib(profile, settings, seen))
     return Target("cpu", settings.memory_budget_mib)
+
+
+def llama_plan(profile: Profile, files: LlamaFiles, held_to: Target) -> Plan | None:
+    """Where the memory goes once llama-server serves these files.
+
+    Raises ConfigError where it would be too much. None for a model whose header does not tell what it
+    takes: then the profile's own figure must fit.
+    """
+    try:
+        wanted = llama_demand(profile, of_files(files), on_gpu=held_to.device == "cuda")
+    except ConfigError as error:
+        _check_written(profile, held_to)
+        log.warning("nothing is planned: %s", error.message)
+        return None
+    return granted(profile.name, wanted, held_to)
+
+
+def granted(profile: str, wanted: Demand, held_to: Target) -> Plan:
+    """The plan. Raises ConfigError that says what is too much and what would fit."""
+    found = estimate(profile, wanted, held_to.budget_mib)
+    if found.plan is None:
+        raise ConfigError(f"profile {profile} {found.sentence}")
+    return found.plan
+
+
+def check_before_fetch(
+    profile: Profile, cache_dir: Path | None, held_to: Target, on_progress: Progress
+) -> None:
+    """Hold the headers on the hub to the budget, before all the rest is fetched.
+
+    Raises ConfigError where it does not fit. Where nothing can be read, the fetch says why not.
+    """
+    try:
+        wanted = demand(profile, described(profile, cache_dir, on_progress), held_to.device)
+    except StartError:
+        return
+    granted(profile.name, wanted, held_to)
+
+
+def _check_written(profile: Profile, held_to: Target) -> None:
+    if profile.vram_mib and held_to.budget_mib is not None and profile.vram_mib > held_to.budget_mib:
+        raise ConfigError(
+            f"profile {profile.name} does not fit: vram_mib {profile.vram_mib} is more than "
+            f"{held_to.budget_mib:.0f} MiB; raise the budget if there is more, take another profile, or ask "
+            "for less of this one (N_CTX, N_GPU_LAYERS, LLAMACPP_PARALLEL_OVERRIDE)"
+        )
 
 
 def planned(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from sidecar import room
 from sidecar.engine import Engine
-from sidecar.engines import fetching, llama_binary
+from sidecar.engines import llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
-from sidecar.fit import fit
+from sidecar.fetch import Job
 from sidecar.gpu import look
 from sidecar.pinning import child_environment
+from sidecar.planning import target
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 from sidecar.worker.messages import WorkerConfig
@@ -27,14 +27,13 @@ def open_engine(profile: Profile, settings: Settings) -> Engine:
 
 def llama_launch(profile: Profile, settings: Settings) -> Launch:
     """What llama-server is started with, from the profile and what stands over it."""
-    assert profile.llamacpp is not None
     return Launch(
         profile=profile,
         binary=llama_binary.find(settings.llama_server, os.environ),
-        fetch=fetching.Job(profile.llamacpp, settings.cache_dir),
+        fetch=Job(profile, settings.cache_dir),
         wanted_device=settings.device,
         environment=child_environment(profile, settings),
-        fit=lambda: fit(profile, settings, look(), room.memory_mib()),
+        held_to=lambda on_gpu: target(profile, settings, look() if on_gpu else (), on_card=on_gpu),
     )
 
 

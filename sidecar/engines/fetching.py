@@ -13,38 +13,29 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from sidecar import fetch
 from sidecar.engines.llama_boot import LEASH
 from sidecar.errors import StartError, WeightsMissing
+from sidecar.fetch import Job
 from sidecar.llama_args import LlamaFiles
 from sidecar.model_files import files_here
-from sidecar.profiles import LlamaCpp
 from sidecar.worker.environment import environment_with
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to find: the profile's block, and where LLM_CACHE_DIR is."""
-
-    block: LlamaCpp
-    cache_dir: Path | None = None
-
-
 async def fetched(job: Job, report: Callable[[float, str], None]) -> LlamaFiles:
     """The files. Raises StartError. Cancelling it ends the fetch; the next one goes on."""
-    found = await asyncio.to_thread(files_here, job.block, job.cache_dir)
+    assert job.profile.llamacpp is not None
+    found = await asyncio.to_thread(files_here, job.profile.llamacpp, job.cache_dir)
     if found is not None:
         return found
     process = await _started()
     words = asyncio.create_task(_log(process), name="fetch-log")
     try:
         assert process.stdin is not None
-        process.stdin.write(fetch.encode_job(fetch.Job(job.block, job.cache_dir)).encode())
+        process.stdin.write(fetch.encode_job(job).encode())
         process.stdin.close()
         return await _heard(process, report)
     finally:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar import gguf_vocabulary
+from sidecar.budget import Plan
 from sidecar.engines import fetching, llama_binary
 from sidecar.engines.llama_boot import inherited
-from sidecar.fit import Fit, check_fit
+from sidecar.fetch import Job
 from sidecar.generation import EngineStats
 from sidecar.gguf_vocabulary import Vocabulary
 from sidecar.llama_args import LlamaFiles, llama_args
+from sidecar.planning import Target, llama_plan
 from sidecar.profiles import Profile
 
 Report = Callable[[str, float | None, str], None]
@@ -26,17 +28,18 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Launch:
     """One profile's llama-server. `wanted_device` is auto, cpu, cuda or cuda:N.
 
-    `fit` looks at the cards and says whether the profile fits; it may block, within a deadline of its own.
+    `held_to` says what it may take, on cards or not; it looks at them, which may block, within a deadline.
     """
 
     profile: Profile
     binary: str
-    fetch: fetching.Job
+    fetch: Job
     wanted_device: str = "auto"
     environment: Mapping[str, str] = field(default_factory=dict)
-    fit: Callable[[], Fit] | None = None
+    held_to: Callable[[bool], Target] = lambda on_gpu: Target("cuda" if on_gpu else "cpu", None)
     device: str = "cpu"
     about: tuple[tuple[str, str], ...] = ()
+    plan: Plan | None = None
     _vocabulary: Vocabulary | None = None
 
     @property
@@ -66,25 +69,28 @@ class Launch:
         return self.profile.display_name or self.profile.name
 
     async def prepare(self, report: Report) -> Command:
-        """Fetch what is missing, check it, ask the binary: the command line for a port.
+        """Ask the binary, plan, fetch what is missing, check it: the command line for a port.
 
-        Raises StartError for what only the operator can mend, before anything is started.
+        Raises StartError for what only the operator can mend, before anything is started, and for what
+        does not fit before anything is fetched.
         """
-        files = await fetching.fetched(self.fetch, lambda part, text: report("download", part, text))
-        report("load", None, files.model.name)
-        self._vocabulary = await asyncio.to_thread(gguf_vocabulary.read, files.model)
         binary = await llama_binary.ask(self.binary, {**inherited(), **self.environment})
         on_gpu = self.wanted_device != "cpu" and bool(binary.devices)
+        held_to = await asyncio.to_thread(self.held_to, on_gpu)
+        job = replace(self.fetch, held_to=held_to)
+        files = await fetching.fetched(job, lambda part, text: report("download", part, text))
+        report("load", None, files.model.name)
+        self._vocabulary = await asyncio.to_thread(gguf_vocabulary.read, files.model)
         command = _command(self.profile, files, binary, on_gpu)
         command(0)  # what this build does not take is said now
-        if on_gpu and self.fit is not None:
-            check_fit(self.profile, await asyncio.to_thread(self.fit))
+        self.plan = await asyncio.to_thread(llama_plan, self.profile, files, held_to)
         self.device = "cuda" if on_gpu else "cpu"
         self.about = (
             ("engine", f"llama-server {binary.flags.version}".strip()),
             ("model", f"{files.model.name}, {files.model.stat().st_size / 2**20:.0f} MiB"),
             *((("images", files.mmproj.name),) if files.mmproj else ()),
             *((("cards", "; ".join(binary.devices)),) if on_gpu else ()),
+            *((("plan", self.plan.sentence()),) if self.plan else ()),
         )
         return command
 

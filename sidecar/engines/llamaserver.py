@@ -224,7 +224,7 @@ class LlamaServerEngine:
         self._room = min(given, wanted)
         self._prompts = Prompts(boot.client, self._launch.vocabulary())
         capacity = Capacity(slots=slots, pages=slots, page_tokens=self._room, context=self._room)
-        return Ready(self._launch.device, capacity, self._launch.about)
+        return Ready(self._launch.device, capacity, self._launch.about, self._launch.plan)
 
     def _loading(self, phase: str, fraction: float | None, detail: str) -> None:
         self._supervisor.enter(Loading(phase, fraction, detail))

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import ConfigError
-from sidecar.fit import check_fit, fit, needed_mib
-from sidecar.gpu import GpuReading, GpuUnreadable
+from sidecar.fit import fit, needed_mib, whole_limit_mib
+from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable
 from sidecar.pinning import child_environment
 from sidecar.profiles import Profile
 from sidecar.registry import load_registry
@@ -88,19 +87,23 @@ def test_the_budget_and_the_profiles_share_are_limits() -> None:
     assert fit(half, load([], {}), (P106,), MEMORY_MIB).why == "3039 of 3038 MiB"
 
 
-def test_only_a_figure_that_is_too_large_is_refused() -> None:
-    one, two = load(["--vram_budget", "4GiB"], {}), profile(vram_mib=4000, gpu={"num_gpus": 2})
-    with pytest.raises(
-        ConfigError, match=r"profile p: vram_mib 4097 does not fit: 4097 of 4096 MiB, 1 MiB too"
-    ):
-        check_fit(profile(vram_mib=4097), fit(profile(vram_mib=4097), one, (BIG,), MEMORY_MIB))
-    for made, seen in (
-        (profile(vram_mib=4096), (BIG,)),
-        (profile(), (BIG,)),
-        (profile(vram_mib=4097), GpuUnreadable("no driver")),
-        (two, (BIG,)),  # llama-server takes the cards that there are
-    ):
-        check_fit(made, fit(made, one, seen, MEMORY_MIB))
+@pytest.mark.parametrize(
+    ("gpu", "block", "seen", "budget", "whole_mib"),
+    [
+        ({}, {}, (BIG,), "4GiB", 4096),
+        ({}, {}, GpuUnreadable("no driver"), "4GiB", 4096),
+        ({"num_gpus": 2}, {}, GpuUnreadable("no driver"), "4GiB", 8192),
+        ({"num_gpus": 2}, {}, (BIG,), "4GiB", 4096),  # llama-server takes the cards that there are
+        ({"num_gpus": 2}, {}, (P106, P104), "4GiB", 8192),
+        ({"num_gpus": 2}, {"tensor_split": [1, 3]}, (P106, P104), "3GiB", 4096),
+        ({"gpu_memory_fraction": 0.5}, {}, (P106,), "10GiB", 3038),
+    ],
+)
+def test_what_all_cards_may_hold_together(
+    gpu: dict[str, Any], block: dict[str, Any], seen: GpuLook, budget: str, whole_mib: int
+) -> None:
+    settings = load(["--vram_budget", budget], {})
+    assert whole_limit_mib(profile(gpu=gpu, block=block), settings, seen) == whole_mib
 
 
 def test_a_model_is_divided_as_it_is_spread() -> None:

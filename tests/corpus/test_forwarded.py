@@ -62,8 +62,7 @@ class Recorded:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     file = tmp_path_factory.mktemp("recorded") / "bodies"
     served = profile()
-    assert served.llamacpp is not None
-    launch = Launch(served, fake(), Job(served.llamacpp), "cpu", {"FAKE_LLAMA": f"record:{file}"}, None)
+    launch = Launch(served, fake(), Job(served), "cpu", {"FAKE_LLAMA": f"record:{file}"})
     made = LlamaServerEngine(launch, None, lambda *_: None)
     with application([ServedModel("embedded", tools=True)], lambda: made) as found:
         found.runner.run(ready(made))

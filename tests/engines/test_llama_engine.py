@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from sidecar.errors import (
     NotReady,
     SidecarError,
 )
-from sidecar.fit import Fit, fit
 from sidecar.generation import Delta, Done, Finished, GenerationRequest, Message, Started
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
+from sidecar.planning import Target, target
 from sidecar.settings import load
 from tests.engines.llama.driving import (
     LONG,
@@ -445,48 +445,56 @@ def test_a_program_that_can_not_serve_is_final_at_once(binary: str, script: str,
 
 
 CARD = GpuReading(0, "card", "GPU-0", 0, 6077 << 20, None)
+BLIND = GpuUnreadable("no driver")
 
 
 @pytest.mark.parametrize(
-    ("script", "device", "seen", "served"),
+    ("script", "device", "seen", "budget", "served"),
     [
-        ("card", "auto", (CARD,), False),
-        ("card", "cpu", (CARD,), True),
-        ("", "auto", (CARD,), True),
-        ("card", "auto", GpuUnreadable("no driver"), True),
-        ("card", "auto", (replace(CARD, memory_total_bytes=24 << 30),), True),
+        ("card", "auto", (CARD,), "384MiB", False),
+        ("card", "cpu", (CARD,), "384MiB", True),
+        ("", "auto", (CARD,), "384MiB", True),
+        ("card", "auto", BLIND, "384MiB", False),
+        ("card", "auto", BLIND, "768MiB", True),
+        ("card", "auto", (replace(CARD, memory_total_bytes=384 << 20),), "10GiB", False),
+        ("card", "auto", (CARD,), "10GiB", True),
     ],
 )
 def test_a_profile_that_does_not_fit_its_card_is_not_started(
-    script: str, device: str, seen: GpuLook, served: bool
+    script: str, device: str, seen: GpuLook, budget: str, served: bool
 ) -> None:
-    made_for_more = profile().model_copy(update={"vram_mib": 6078})
-    settings = load([], {})
+    held_to = held(seen, budget)
 
     async def test() -> None:
-        looked = functools.partial(fit, made_for_more, settings, seen, 65_536)
-        async with engine(script, served=made_for_more, device=device, fit=looked) as made:
+        async with engine(script, device=device, held_to=held_to) as made:
             if served:
                 await ready(made)
+                state = made.state()
+                assert isinstance(state, Ready)
+                assert state.plan is not None
+                assert state.plan.full_contexts == state.capacity.slots
+                assert script or state.plan.budget_mib is None
                 return
             state = await failed(made)
-            assert "6078 of 6077 MiB" in state.reason
-            assert "VRAM_BUDGET" in state.reason
+            assert "weights, workspace and CUDA context are 4" in state.reason
+            assert "a budget of 512 MiB" in state.reason
             assert state.exit_code == 78
         await until(lambda: children() == [], "nobody is left")
 
     run(test)
 
 
-def test_a_driver_that_does_not_answer_holds_up_no_start() -> None:
-    made_for_more = profile().model_copy(update={"vram_mib": 6078})
+def held(seen: GpuLook, budget: str) -> Callable[[bool], Target]:
+    settings = load(["--vram_budget", budget], {})
+    return lambda on_gpu: target(profile(), settings, seen, on_card=on_gpu)
 
-    def looked() -> Fit:
-        seen = look("tests.fakes.hung_nvml", deadline_s=0.05)
-        return fit(made_for_more, load([], {}), seen, 65_536)
+
+def test_a_driver_that_does_not_answer_holds_up_no_start() -> None:
+    def held_to(on_gpu: bool) -> Target:
+        return held(look("tests.fakes.hung_nvml", deadline_s=0.05), "768MiB")(on_gpu)
 
     async def test() -> None:
-        async with engine("card", served=made_for_more, fit=looked) as made:
+        async with engine("card", held_to=held_to) as made:
             await ready(made)
 
     hung_nvml.answers.clear()

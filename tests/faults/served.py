@@ -60,9 +60,8 @@ def _launch() -> Launch:
         "name": "p", "backend": "llamacpp", "model_id": "echo",
         "gpu": {"max_model_len": 1024}, "llamacpp": block,
     })  # fmt: skip
-    assert profile.llamacpp is not None
     binary = os.environ.get("LLAMA_SERVER_PATH") or fake()
-    return Launch(profile, binary, Job(profile.llamacpp), "cpu")
+    return Launch(profile, binary, Job(profile), "cpu")
 
 
 def parts(settings: Settings) -> Parts:

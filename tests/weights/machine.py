@@ -12,12 +12,18 @@ from pathlib import Path
 from sidecar import fetch
 from sidecar.fetch import Fraction, Job, Told
 from sidecar.llama_args import LlamaFiles
-from sidecar.profiles import LlamaCpp
+from sidecar.profiles import LlamaCpp, Profile
 from tests.fakes.hub import Hub
 
 ROOT = Path(__file__).parents[2]
 # The settings of whoever runs the tests must not be theirs.
 CLEAN = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR")}
+
+
+def profile_of(block: LlamaCpp) -> Profile:
+    """A profile that is no more than its block."""
+    vision = bool(block.mmproj_filename)
+    return Profile(name="p", backend="llamacpp", model_id="m", llamacpp=block, supports_vision=vision)
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Machine:
             preexec_fn=limit if largest_file_bytes is not None else None,
         )  # fmt: skip
         assert process.stdin is not None
-        process.stdin.write(fetch.encode_job(Job(block, cache_dir)))
+        process.stdin.write(fetch.encode_job(Job(profile_of(block), cache_dir)))
         process.stdin.close()
         process.stdin = None
         return process

@@ -10,11 +10,12 @@ import psutil
 import pytest
 
 from sidecar.embedded import GGUF_Q4_0, GGUF_Q8_0
-from sidecar.engines.fetching import Job, fetched
+from sidecar.engines.fetching import fetched
 from sidecar.errors import NotOnHub, WeightsDamaged
+from sidecar.fetch import Job
 from sidecar.llama_args import LlamaFiles
 from sidecar.profiles import LlamaCpp
-from tests.weights.machine import Machine
+from tests.weights.machine import Machine, profile_of
 
 MODEL = GGUF_Q4_0.read_bytes()
 REPO, NAME = "owner/model-GGUF", "model.gguf"
@@ -38,7 +39,8 @@ def job(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Into a folder of its own; the child has the machine's hub."""
     for name, value in machine.env().items():
         monkeypatch.setenv(name, value)
-    return Job(LlamaCpp(hf_repo_id=REPO, hf_filename=NAME, model_root=str(machine.folder / "gguf")))
+    block = LlamaCpp(hf_repo_id=REPO, hf_filename=NAME, model_root=str(machine.folder / "gguf"))
+    return Job(profile_of(block))
 
 
 def test_progress_and_the_files(machine: Machine, job: Job) -> None:
@@ -61,11 +63,11 @@ def test_the_childs_failure_is_ours(machine: Machine, job: Job) -> None:
 
 
 def test_a_given_file_needs_no_child(tmp_path: Path) -> None:
-    assert run(Job(LlamaCpp(model_path="embedded"))).model == GGUF_Q8_0
+    assert run(Job(profile_of(LlamaCpp(model_path="embedded")))).model == GGUF_Q8_0
     cut = tmp_path / NAME
     cut.write_bytes(MODEL[:99])
     with pytest.raises(WeightsDamaged, match="is truncated"):
-        run(Job(LlamaCpp(model_path=str(cut))))
+        run(Job(profile_of(LlamaCpp(model_path=str(cut)))))
 
 
 def test_giving_up_ends_the_child_and_the_next_one_goes_on(machine: Machine, job: Job) -> None:

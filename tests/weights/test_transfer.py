@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sidecar import errors, fetch, transfer
 from sidecar.fetch import Fraction, Job, Told
 from sidecar.llama_args import LlamaFiles
+from sidecar.planning import Target
 from sidecar.profiles import LlamaCpp
-from tests.weights.machine import Machine
+from tests.weights.machine import Machine, profile_of
 
 DATA = bytes(range(256)) * 4096
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
@@ -64,9 +65,13 @@ def test_a_failure_survives_the_line(code: str) -> None:
     assert str(again) == "one line"
 
 
-@given(st.none() | PATHS, NAMES)
-def test_a_job_survives_the_line(cache_dir: Path | None, path: str) -> None:
-    job = Job(LlamaCpp(model_path=path, sha256="0" * 64, n_gpu_layers=7), cache_dir)
+TARGETS = st.builds(Target, st.sampled_from(["cpu", "cuda"]), st.none() | st.floats(1, 1e6))
+
+
+@given(st.none() | PATHS, NAMES, st.none() | TARGETS)
+def test_a_job_survives_the_line(cache_dir: Path | None, path: str, held_to: Target | None) -> None:
+    block = LlamaCpp(model_path=path, sha256="0" * 64, n_gpu_layers=7)
+    job = Job(profile_of(block), cache_dir, held_to)
     assert fetch.decode_job(fetch.encode_job(job)) == job
 
 

@@ -19,8 +19,8 @@ from sidecar.engine import Failed, Ready
 from sidecar.engines.fetching import Job
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
-from sidecar.fit import Fit
 from sidecar.generation import Delta, Event, GenerationRequest, Sampling, Started
+from sidecar.planning import Target
 from sidecar.profiles import Profile
 from tests.engines import waiting
 
@@ -57,14 +57,14 @@ async def engine(
     served: Profile | None = None,
     lives: int = 3,
     device: str = "cpu",
-    fit: Callable[[], Fit] | None = None,
+    held_to: Callable[[bool], Target] | None = None,
 ) -> AsyncIterator[LlamaServerEngine]:
     """Started; restarts come at once, until it has died `lives` times."""
     served = served or profile()
-    assert served.llamacpp is not None
     launch = Launch(
-        served, binary or fake(), Job(served.llamacpp), device,
-        {"FAKE_LLAMA": " ".join(script), "FAKE_LLAMA_STDERR": stderr}, fit,
+        served, binary or fake(), Job(served), device,
+        {"FAKE_LLAMA": " ".join(script), "FAKE_LLAMA_STDERR": stderr},
+        held_to or (lambda on_gpu: Target("cuda" if on_gpu else "cpu", None)),
     )  # fmt: skip
     made = LlamaServerEngine(launch, stall_s, lambda deaths, _: 0.01 if len(deaths) < lives else None)
     await made.start()
