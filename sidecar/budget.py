@@ -1,7 +1,8 @@
 """Memory arithmetic: what the weights leave for keys and values. Pure; one unit, MiB.
 
-    weights + workspace + CUDA context + KV pages  <=  92 % of the budget
+    process or CUDA context + weights + workspace + KV pages  <=  92 % of the budget
 
+On a CPU the process itself counts (its libraries, its tokens); on a card what CUDA takes for itself.
 The last 8 % are the distance to the watchdog's line: a plan that fills the budget to the brim is
 one allocator's whim away from a restart.
 """
@@ -22,21 +23,6 @@ CONTEXT_STEP, LEAST_CONTEXT = 256, 512
 
 
 @dataclass(frozen=True, slots=True)
-class KvShape:
-    """What one token's keys and values look like in all layers."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
-    bytes_per_value: int
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Keys and values, all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * self.bytes_per_value
-
-
-@dataclass(frozen=True, slots=True)
 class Demand:
     """What serving a model takes, whatever there is.
 
@@ -52,11 +38,12 @@ class Demand:
     context: int
     needed_pages: int
     wanted_pages: int
+    process_mib: float = 0.0
 
     @property
     def fixed_mib(self) -> float:
         """All that is there before the first key."""
-        return self.weights_mib + self.workspace_mib + self.context_mib
+        return self.process_mib + self.weights_mib + self.workspace_mib + self.context_mib
 
     @property
     def request_pages(self) -> int:
@@ -81,6 +68,7 @@ class Plan:
     pages: int
     page_tokens: int
     context: int
+    process_mib: float = 0.0
 
     @property
     def kv_tokens(self) -> int:
@@ -95,7 +83,7 @@ class Plan:
     @property
     def total_mib(self) -> float:
         """All parts together."""
-        return self.weights_mib + self.workspace_mib + self.context_mib + self.kv_mib
+        return self.process_mib + self.weights_mib + self.workspace_mib + self.context_mib + self.kv_mib
 
     @property
     def margin_mib(self) -> float:
@@ -105,7 +93,7 @@ class Plan:
     def sentence(self) -> str:
         """The plan in one line, as it is printed at start."""
         limit = "" if self.budget_mib is None else f" of {self.budget_mib:.0f} MiB"
-        parts = _added(self.weights_mib, self.workspace_mib, self.context_mib, ("KV", self.kv_mib))
+        parts = _added(self, ("KV", self.kv_mib))
         return (
             f"{parts} = {self.total_mib:.0f} MiB{limit}; {self.kv_tokens} tokens at once, "
             f"{self.full_contexts} full contexts of {self.context}"
@@ -130,8 +118,12 @@ def paged(
     page_tokens: int,
     context: int,
     wanted_tokens: int,
+    process_mib: float = 0.0,
 ) -> Demand:
-    """The demand of an engine that shares one pool of pages: one full context is the least."""
+    """The demand of an engine that shares one pool of pages: one full context is the least.
+
+    `process_mib` is main memory: it counts where the model lies there too.
+    """
     one = -(-context // page_tokens)
     return Demand(
         weights_mib=weights_mib,
@@ -142,6 +134,7 @@ def paged(
         context=context,
         needed_pages=one,
         wanted_pages=max(one, -(-wanted_tokens // page_tokens)),
+        process_mib=0.0 if on_cuda else process_mib,
     )
 
 
@@ -165,14 +158,33 @@ def plan(demand: Demand, budget_mib: float | None) -> Plan:
         pages=pages,
         page_tokens=demand.page_tokens,
         context=demand.context,
+        process_mib=demand.process_mib,
     )
+
+
+def growth_mib(plan: Plan, resident_mib: float, untouched_mib: float) -> float:
+    """How much a process with a budget may still map when its model is loaded.
+
+    `resident_mib` is what it holds then, all pages of keys and values included; `untouched_mib` is what
+    it mapped before and can still touch without mapping anything. All three stay within the plan's 92 %.
+    Raises ConfigError where that is too little for one step.
+    """
+    assert plan.budget_mib is not None, "without a budget nothing is limited"
+    left_mib = plan.budget_mib * FILL - resident_mib - untouched_mib
+    if left_mib + untouched_mib < plan.workspace_mib:
+        raise ConfigError(
+            f"The model does not fit: loaded it holds {resident_mib:.0f} MiB, and a step takes "
+            f"{plan.workspace_mib:.0f}, together more than {plan.budget_mib * FILL:.0f} MiB ({FILL:.0%} of "
+            f"the budget of {plan.budget_mib:.0f}). Raise the budget or choose a smaller profile."
+        )
+    return max(left_mib, 0.0)
 
 
 def _too_much(demand: Demand, budget_mib: float) -> str:
     requests = demand.needed_pages // demand.request_pages
     what = "one context" if requests == 1 else f"{requests} contexts"
     kv = (f"{what} of {demand.context} tokens", demand.needed_pages * demand.page_mib)
-    added = _added(demand.weights_mib, demand.workspace_mib, demand.context_mib, kv)
+    added = _added(demand, kv)
     return (
         f"{added} MiB is more than {budget_mib * FILL:.0f} MiB ({FILL:.0%} of the budget of "
         f"{budget_mib:.0f}). Raise the budget, lower CONTEXT_SIZE or choose a smaller profile."
@@ -200,7 +212,17 @@ def needed_budget_mib(demand: Demand) -> int:
     return int(-(-demand.least_mib / FILL // 256) * 256)
 
 
-def _added(weights_mib: float, workspace_mib: float, context_mib: float, last: tuple[str, float]) -> str:
-    """The sum as a person reads it; without a card there is no context of CUDA's."""
-    parts = [("weights", weights_mib), ("workspace", workspace_mib), ("CUDA context", context_mib), last]
-    return " + ".join(f"{name} {mib:.0f}" for name, mib in parts if mib)
+def named_parts(of: Demand | Plan) -> list[tuple[str, float]]:
+    """What is there before the first key, by name; of process and CUDA context there is but one."""
+    parts = [
+        ("process", of.process_mib),
+        ("weights", of.weights_mib),
+        ("workspace", of.workspace_mib),
+        ("CUDA context", of.context_mib),
+    ]
+    return [(name, mib) for name, mib in parts if mib]
+
+
+def _added(of: Demand | Plan, last: tuple[str, float]) -> str:
+    """The sum as a person reads it."""
+    return " + ".join(f"{name} {mib:.0f}" for name, mib in (*named_parts(of), last))

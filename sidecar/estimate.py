@@ -37,7 +37,8 @@ class Estimate:
         if demand.weights_mib > limit_mib:
             return f"weights alone are {demand.weights_mib:.0f} MiB, {of_budget}"
         if demand.fixed_mib > limit_mib:
-            return f"weights, workspace and CUDA context are {demand.fixed_mib:.0f} MiB, {of_budget}"
+            *others, last = (name for name, _ in budget.named_parts(demand))
+            return f"{', '.join(others)} and {last} are {demand.fixed_mib:.0f} MiB, {of_budget}"
         requests = _counted(demand.needed_pages // demand.request_pages, "request")
         return (
             f"keys and values of {requests} of {demand.context} tokens are "

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.budget import FILL, MIB, Plan
+from sidecar.budget import FILL, MIB, Plan, named_parts
 from sidecar.estimate import Estimate
 from sidecar.planning import Planned, Target
 
@@ -17,9 +17,14 @@ BAR_CELLS = 64
 DIM = "dim"
 # Each part of the bar with its own sign too: colours are lost in a pipe.
 SIGNS = {
-    "weights": ("█", "blue"), "workspace": ("▓", "magenta"), "CUDA context": ("▒", "yellow"),
-    "keys and values": ("=", "green"), "free": ("·", DIM), "margin": ("-", DIM),
+    "process": ("▒", "cyan"), "weights": ("█", "blue"), "workspace": ("▓", "magenta"),
+    "CUDA context": ("▒", "yellow"), "keys and values": ("=", "green"), "free": ("·", DIM), "margin": ("-", DIM),
 }  # fmt: skip
+WHAT = {
+    "process": "Python, torch and its libraries, the tokens, a grammar for each request",
+    "workspace": "activations and logits of one step",
+    "CUDA context": "the driver's and the libraries' own",
+}
 VERDICTS = {True: ("fits", "green"), False: ("does not fit", "red")}
 
 
@@ -46,10 +51,8 @@ def _named(target: Target) -> str:
 
 def _parts(found: Estimate) -> Iterator[tuple[str, float, str]]:
     demand, plan = found.demand, found.plan
-    yield "weights", demand.weights_mib, ""
-    yield "workspace", demand.workspace_mib, "activations and logits of one step"
-    if demand.context_mib:
-        yield "CUDA context", demand.context_mib, "the driver's and the libraries' own"
+    for name, mib in named_parts(demand):
+        yield name, mib, WHAT.get(name, "")
     pages = demand.needed_pages if plan is None else plan.pages
     each = f"{demand.page_mib * 1024 / demand.page_tokens:.4g} KiB a token"
     yield "keys and values", pages * demand.page_mib, f"{pages * demand.page_tokens} tokens, {each}"
@@ -135,6 +138,7 @@ def _target(planned: Planned, target: Target) -> dict[str, Any]:
         "weights_mib": round(demand.weights_mib, 1),
         "workspace_mib": round(demand.workspace_mib, 1),
         "cuda_context_mib": demand.context_mib,
+        "process_mib": round(demand.process_mib, 1),
         "kv_bytes_per_token": round(demand.page_mib * MIB / demand.page_tokens),
         "context": demand.context,
         "least_mib": round(demand.least_mib, 1),

@@ -22,10 +22,12 @@ from sidecar import context
 from sidecar.errors import (
     BadRequest,
     EngineFault,
+    OutOfMemory,
     SidecarError,
 )
 from sidecar.generation import Capacity, Price
 from sidecar.worker import process
+from sidecar.worker.failures import Failure, failure
 from sidecar.worker.messages import (
     Begin,
     Cancel,
@@ -87,12 +89,11 @@ class Texts:
         self._wanted.discard(prepare.id)
         try:
             job, price = self._priced(prepare)
+            self._loop.recovery.check(job)
         except SidecarError as error:
             self._loop.arrivals.put(Prepared(prepare.id, None, error))
         except Exception as error:
-            log.error("the prompt of %s could not be prepared", prepare.id, exc_info=error)
-            fault = EngineFault("The prompt could not be prepared; the details are in the log.")
-            self._loop.arrivals.put(Prepared(prepare.id, None, fault))
+            self._loop.arrivals.put(Prepared(prepare.id, None, _unprepared(prepare.id, error)))
         else:
             self._loop.arrivals.put(Prepared(prepare.id, job))
             self._connection.send(Priced(prepare.id, price))
@@ -120,6 +121,13 @@ class Texts:
         return job, Price(len(ids), max_tokens, pages)
 
 
+def _unprepared(id: str, error: Exception) -> SidecarError:
+    if failure(error) is Failure.MEMORY:
+        return OutOfMemory("Memory ran out while the prompt was prepared. Shorten it, or its schema.")
+    log.error("the prompt of %s could not be prepared", id, exc_info=error)
+    return EngineFault("The prompt could not be prepared; the details are in the log.")
+
+
 def main() -> int:
     """Load, then serve until the socket closes. The exit code is for the supervisor's log."""
     parser = argparse.ArgumentParser(prog="python -m sidecar.worker", description=__doc__)
@@ -133,11 +141,13 @@ def main() -> int:
     process.log_into(connection)
     try:
         model = _load(config, connection)
+        loop = _start_threads(model, config, connection)
+        _hold(model)
     except Exception as error:
         refusal = process.refusal(error, NO_MEMORY)
         connection.send(Refused(refusal.code, refusal.message))
         return refusal.exit_code
-    return _serve(model, config, connection)
+    return _serve(loop, model, config, connection)
 
 
 def _load(config: WorkerConfig, connection: Connection) -> Model:
@@ -160,8 +170,8 @@ def _load(config: WorkerConfig, connection: Connection) -> Model:
     return model
 
 
-def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
-    from sidecar.worker.loop import Loop, StickyError
+def _start_threads(model: Model, config: WorkerConfig, connection: Connection) -> Loop:
+    from sidecar.worker.loop import Loop
 
     loop = Loop(model, config.batch_tokens, connection.send)
     texts, constrained = (Texts(model, config, loop, connection) for _ in range(2))
@@ -169,6 +179,18 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
     threading.Thread(target=constrained.run, daemon=True, name="constrained").start()
     reading = (connection, loop, texts, constrained)
     threading.Thread(target=_read, args=reading, daemon=True, name="socket").start()
+    return loop
+
+
+def _hold(model: Model) -> None:
+    from sidecar.worker.memory import hold
+
+    hold(model.plan, model.device)
+
+
+def _serve(loop: Loop, model: Model, config: WorkerConfig, connection: Connection) -> int:
+    from sidecar.worker.loop import StickyError
+
     capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, config.context)
     connection.send(Loaded(str(model.device), capacity, model.about, loop.stats(), model.plan))
     try:
@@ -181,16 +203,18 @@ def _serve(model: Model, config: WorkerConfig, connection: Connection) -> int:
 
 def _read(connection: Connection, loop: Loop, texts: Texts, constrained: Texts) -> None:
     """Hand each message to whom it concerns; the loop hears of everything first."""
-    while arrived := connection.receive():
-        for message in arrived:
-            if isinstance(message, Prepare | Begin | Cancel):
-                loop.arrivals.put(message)
-            if isinstance(message, Prepare):
-                (constrained if message.is_constrained else texts).submit(message)
-            elif isinstance(message, Cancel):
-                texts.cancel(message.id)
-                constrained.cancel(message.id)
-    loop.arrivals.put(None)
+    try:
+        while arrived := connection.receive():
+            for message in arrived:
+                if isinstance(message, Prepare | Begin | Cancel):
+                    loop.arrivals.put(message)
+                if isinstance(message, Prepare):
+                    (constrained if message.is_constrained else texts).submit(message)
+                elif isinstance(message, Cancel):
+                    texts.cancel(message.id)
+                    constrained.cancel(message.id)
+    finally:  # whatever happened: a worker that hears nobody is of no use
+        loop.arrivals.put(None)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ class KvPool:
     @classmethod
     def allocate(
         cls, layers: int, pages: int, page_tokens: int, kv_heads: int, head_dim: int,
-        dtype: torch.dtype, device: torch.device,
+        dtype: torch.dtype, device: torch.device, *, taken: bool,
     ) -> KvPool:  # fmt: skip
         """One page more than asked for, which belongs to nobody: padded rows of a graph use it.
 
-        On CPU untouched pages cost no memory; on CUDA all of it is taken here, once.
+        `taken`: all of it is there from here on; else, on a CPU, a page costs nothing until it is used.
         """
         shape = (pages + 1, page_tokens, kv_heads, head_dim)
-        make = torch.empty if device.type == "cpu" else torch.zeros
+        make = torch.zeros if taken else torch.empty
         both = [[make(shape, dtype=dtype, device=device) for _ in range(layers)] for _ in "kv"]
         return cls(*both)
 

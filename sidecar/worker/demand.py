@@ -16,6 +16,15 @@ PAGE_TOKENS = {"cuda": 256, "cpu": 16}
 # bitsandbytes: a byte for each number; or half of one, and a float32 for each 64.
 EIGHT_BIT, FOUR_BIT = 1.0, 0.5 + 4 / 64
 GPTQ_GROUP = 128
+# Resident before the weights are read: Python, torch with its CUDA libraries, transformers; where GPTQ is
+# served, gptqmodel and what it brings (measured: torch 2.15 with CUDA 13.2, gptqmodel 7.7).
+PROCESS_MIB, GPTQ_MIB = 800.0, 210.0
+# A vocabulary as the tokenizer and llguidance hold it: 1.0 to 1.8 (measured, 8,000 to 256,000 tokens).
+TOKEN_KIB = 1.5
+# What the first steps leave behind: kernels that oneDNN writes, code that is read (measured: 10 to 20).
+FIRST_STEPS_MIB = 32.0
+# One answer's grammar at its limits: 50,000 states of the lexer (`sidecar.worker.constraint`).
+GRAMMAR_MIB = 25.0
 FLOATS = ("F64", "F32", "F16", "BF16")
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -32,8 +41,13 @@ class Wanted:
     page_tokens: int | None = None
 
 
-def worker_demand(model: Model, wanted: Wanted, chosen: Precision, device: str) -> Demand:
-    """`device` is cuda or cpu; a model that `wanted` quantises counts as quantised."""
+def worker_demand(
+    model: Model, wanted: Wanted, chosen: Precision, device: str, resident_mib: float = PROCESS_MIB
+) -> Demand:
+    """`device` is cuda or cpu; a model that `wanted` quantises counts as quantised.
+
+    `resident_mib` is what the process holds before the weights are read.
+    """
     shape, number = model.shape, BITS[NAMES[chosen.dtype]] // 8
     rows = wanted.slots * MAX_CHOICES
     return paged(
@@ -47,7 +61,17 @@ def worker_demand(model: Model, wanted: Wanted, chosen: Precision, device: str) 
         page_tokens=wanted.page_tokens or PAGE_TOKENS[device],
         context=wanted.context,
         wanted_tokens=wanted.kv_tokens or wanted.slots * wanted.context,
+        process_mib=resident_mib + _libraries_mib(shape.vocabulary, chosen) + serving_mib(wanted.slots),
     )
+
+
+def serving_mib(slots: int) -> float:
+    """What a process takes once it serves, beside the steps' own workspace."""
+    return FIRST_STEPS_MIB + slots * GRAMMAR_MIB
+
+
+def _libraries_mib(vocabulary: int, chosen: Precision) -> float:
+    return vocabulary * TOKEN_KIB / 1024 + (0.0 if chosen.gptq_kernel is None else GPTQ_MIB)
 
 
 def _loaded_bytes(stored: Stored, quantization: str, number: int) -> float:

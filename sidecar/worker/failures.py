@@ -6,6 +6,7 @@ Triton say it, or worse things, in a RuntimeError's text.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 # The words are those of the libraries named; each was read in their sources.
@@ -13,7 +14,11 @@ _MEMORY = (
     "can't allocate memory",  # torch, DefaultCPUAllocator
     "CUBLAS_STATUS_ALLOC_FAILED",  # torch, cuBLAS handle without room for its workspace
     "CUDA out of memory",
+    "std::bad_alloc",  # C++, which torch passes on as a RuntimeError
+    "could not create a memory",  # oneDNN, whose memory is its own
 )
+_ASKED = re.compile(r"[Tt]ried to allocate (?P<count>[\d.]+) (?P<unit>bytes|KiB|MiB|GiB)")
+_MIB = {"bytes": 2.0**-20, "KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10}
 _STICKY = (
     "CUDA error:",  # torch, c10_cuda_check_implementation: the context is unusable from here on
     "Triton Error [CUDA]",
@@ -38,3 +43,9 @@ def failure(error: BaseException) -> Failure:
     if "AcceleratorError" in names or any(words in text for words in _STICKY):
         return Failure.STICKY
     return Failure.FAULT
+
+
+def asked_mib(error: BaseException) -> float:
+    """What was asked for when memory ran out, as the allocators of torch say it; 0 where nobody does."""
+    found = _ASKED.search(str(error))
+    return 0.0 if found is None else float(found["count"]) * _MIB[found["unit"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPTQConfig
 
 from sidecar import budget, headers, toolcalls, weights
+from sidecar.budget import MIB, Demand
 from sidecar.errors import ConfigError, WeightsDamaged
+from sidecar.model_shape import ModelShape
 from sidecar.worker import attention, gptq, packed, precision
 from sidecar.worker.architectures import check_architecture
 from sidecar.worker.attention import KvPool
 from sidecar.worker.constraint import Grammars
-from sidecar.worker.demand import MAX_CHOICES, PAGE_TOKENS, Wanted, worker_demand
+from sidecar.worker.demand import MAX_CHOICES, PAGE_TOKENS, Wanted, serving_mib, worker_demand
 from sidecar.worker.gptq_make import Report, Wish
 from sidecar.worker.graphs import DecodeGraphs
+from sidecar.worker.memory import release_memory, resident_bytes
 from sidecar.worker.messages import WorkerConfig
 from sidecar.worker.model import Model
 from sidecar.worker.tokens import Tokens
@@ -42,24 +46,28 @@ def load(config: WorkerConfig, report: Report) -> Model:
     stored = precision.checkpoint(found.config)
     chosen = precision.choose(_abilities(device), stored, config.quantization)
     network_config = _checked_config(folder, config.context)
+    varlen = _has_varlen(device)
     # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
-    budget.plan(worker_demand(found.model, _wanted(config), chosen, device.type), limit_mib)
+    here_mib = resident_bytes() / MIB
+    demand = worker_demand(found.model, _wanted(config, varlen), chosen, device.type, here_mib)
+    budget.plan(demand, limit_mib)
     cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
     phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
     report(phase, None, f"{weights.title(folder)}: {chosen.weights}")
     attention.register()
-    varlen = _has_varlen(device)
     network = _network(folder, network_config, chosen, device, varlen)
     if device.type == "cpu" and packed.available():
         packed.pack(network)
-    plan = _plan(config, network, device, limit_mib, varlen)
     tokens, eos = _tokens(folder, network), _eos(network)
+    grammars = Grammars(tokens.backend, tokens.vocabulary, sorted(eos))
+    measured = _measured(demand, network, here_mib, config.slots, device)
+    plan = budget.plan(measured, limit_mib)
     model = Model(
         network=network,
         tokens=tokens,
-        grammars=Grammars(tokens.backend, tokens.vocabulary, sorted(eos)),
-        pool=_pool(network, plan, device),
+        grammars=grammars,
+        pool=_pool(network, found.model.shape, plan, device),
         plan=plan,
         device=device,
         eos=eos,
@@ -72,14 +80,10 @@ def load(config: WorkerConfig, report: Report) -> Model:
     return model
 
 
-def _wanted(config: WorkerConfig) -> Wanted:
+def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:
+    page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or PAGE_TOKENS["cpu"]
     return Wanted(
-        config.context,
-        config.slots,
-        config.batch_tokens,
-        config.quantization,
-        config.kv_tokens,
-        config.page_tokens,
+        config.context, config.slots, config.batch_tokens, config.quantization, config.kv_tokens, page_tokens
     )
 
 
@@ -187,41 +191,26 @@ def _tokens(folder: Path, network: Any) -> Tokens:
     return Tokens(AutoTokenizer.from_pretrained(folder, **_LOCAL), vocabulary)
 
 
-def _plan(
-    config: WorkerConfig, network: Any, device: torch.device, limit_mib: int | None, varlen: bool
-) -> budget.Plan:
-    c = network.config
+def _measured(demand: Demand, network: Any, before_mib: float, slots: int, device: torch.device) -> Demand:
+    """The demand with what loading has really taken; the process is not less than it was before."""
     held = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     held += sum(m.weight_bytes for m in network.modules() if isinstance(m, packed.PackedLinear))
     if device.type == "cuda":  # what a quantiser keeps beside its parameters is seen only here
         held = max(held, torch.cuda.memory_allocated(device))
-    rows = config.slots * MAX_CHOICES
-    page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or PAGE_TOKENS["cpu"]
-    demand = budget.paged(
-        weights_mib=held / budget.MIB,
-        workspace_mib=budget.workspace_mib(
-            config.batch_tokens, c.hidden_size, c.intermediate_size, rows * c.vocab_size
-        ),
-        on_cuda=device.type == "cuda",
-        bytes_per_token=_kv_shape(network).bytes_per_token,
-        page_tokens=page_tokens,
-        context=config.context,
-        wanted_tokens=config.kv_tokens or config.slots * config.context,
-    )
-    return budget.plan(demand, limit_mib)
+        return replace(demand, weights_mib=held / MIB)
+    release_memory(device)
+    process_mib = max((resident_bytes() - held) / MIB, before_mib) + serving_mib(slots)
+    return replace(demand, weights_mib=held / MIB, process_mib=process_mib)
 
 
-def _kv_shape(network: Any) -> budget.KvShape:
+def _pool(network: Any, shape: ModelShape, plan: budget.Plan, device: torch.device) -> KvPool:
     c = network.config
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    return budget.KvShape(c.num_hidden_layers, c.num_key_value_heads, head_dim, network.dtype.itemsize)
-
-
-def _pool(network: Any, plan: budget.Plan, device: torch.device) -> KvPool:
-    shape = _kv_shape(network)
+    kv_heads = shape.kv[0].keys // head_dim
     return KvPool.allocate(
-        shape.layers, plan.pages, plan.page_tokens, shape.kv_heads, shape.head_dim, network.dtype, device
-    )
+        shape.layers, plan.pages, plan.page_tokens, kv_heads, head_dim, network.dtype, device,
+        taken=device.type == "cuda" or plan.budget_mib is not None,
+    )  # fmt: skip
 
 
 def _eos(network: Any) -> frozenset[int]:

@@ -8,7 +8,8 @@ What can go wrong, and whom it costs:
 
 - an error in one request (a distribution that is not a number, a grammar that allows no token): that
   request;
-- out of memory: the request with the largest share of the step; the others repeat the step;
+- out of memory: the request with the largest share of the step; the others repeat the step, and
+  what is as large is not begun again before there is room;
 - any other error of a step: the requests in it; shared prefixes are forgotten, the loop goes on;
 - an error that CUDA does not recover from: this process. `StickyError` leaves the loop, the
   process ends, and whoever supervises it starts another.
@@ -29,10 +30,11 @@ from sidecar.generation import EngineStats, Usage
 from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
 from sidecar.worker.draw import Drawn, draw
-from sidecar.worker.failures import Failure, failure
-from sidecar.worker.memory import release_memory, stats
+from sidecar.worker.failures import Failure, asked_mib, failure
+from sidecar.worker.memory import stats
 from sidecar.worker.messages import Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step
 from sidecar.worker.model import Model
+from sidecar.worker.recovery import Recovery
 from sidecar.worker.schedule import Chunk, Position, schedule
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Loop:
     def __init__(self, model: Model, batch_tokens: int, send: Callable[[FromWorker], None]) -> None:
         self.arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self.blocks = Blocks(model.plan.pages, model.plan.page_tokens)
+        self.recovery = Recovery(model.plan, batch_tokens, model.device)
         self._model = model
         self._batch_tokens = batch_tokens
         self._send = send
@@ -127,6 +130,11 @@ class Loop:
     def _begin(self, id: str) -> None:
         job = self._jobs.get(id)
         if job is None:  # released before, or never known: its last word has been said
+            return
+        try:
+            self.recovery.check(job)
+        except OutOfMemory as error:
+            self._release(id, error)
             return
         job.choices = [job.choice(index, self._model.tokens) for index in range(job.prepare.n)]
         for choice in job.choices:
@@ -196,10 +204,11 @@ class Loop:
         caught: Exception | None = None
         try:
             with torch.inference_mode():
-                self._advance(chunks)
+                drawn = self._computed(chunks)
         except Exception as error:
             caught = error
         if caught is None:
+            self._take(chunks, drawn)
             return
         meaning = failure(caught)
         if meaning is Failure.STICKY:
@@ -207,11 +216,13 @@ class Loop:
         if meaning is Failure.FAULT:
             self._fault(chunks, caught)
         else:
+            asked = asked_mib(caught)
             # The traceback holds the failed pass's tensors: nothing is free before it is gone.
             del caught
-            self._out_of_memory(chunks)
+            self._out_of_memory(chunks, asked)
 
-    def _advance(self, chunks: Sequence[Chunk]) -> None:
+    def _computed(self, chunks: Sequence[Chunk]) -> list[Drawn]:
+        """A pass of the model and the next tokens; nobody has heard of them, so it can be done again."""
         batch = [self._running[chunk.key] for chunk in chunks]
         ids = [
             token
@@ -220,22 +231,25 @@ class Loop:
         ]
         tables = [choice.table.pages for choice in batch if choice.table is not None]
         logits = self._model.step(chunks, ids, tables)
-        for choice, chunk in zip(batch, chunks, strict=True):
+        ends = [choice for choice, chunk in zip(batch, chunks, strict=True) if chunk.last]
+        return draw(logits, ends) if ends else []
+
+    def _take(self, chunks: Sequence[Chunk], drawn: Sequence[Drawn]) -> None:
+        """What the step brought: pages that are full, and a token for each whose prompt is computed."""
+        ends = [(chunk.key, self._running[chunk.key]) for chunk in chunks if chunk.last]
+        for chunk in chunks:
+            choice = self._running[chunk.key]
             choice.computed = chunk.start + chunk.count
             if choice.table is not None:
                 self.blocks.publish(choice.table, choice.ids, choice.computed)
-        ends = [(chunk.key, choice) for choice, chunk in zip(batch, chunks, strict=True) if chunk.last]
-        if ends:
-            self._sample(logits, ends)
-
-    def _sample(self, logits: torch.Tensor, ends: Sequence[tuple[int, Choice]]) -> None:
         outputs = []
-        for (_, choice), drawn in zip(ends, draw(logits, [choice for _, choice in ends]), strict=True):
-            if drawn.error is not None:
-                self._release(choice.request_id, drawn.error)
-            elif choice.request_id in self._jobs and (output := self._accepted(choice, drawn)):
+        for (_, choice), one in zip(ends, drawn, strict=True):
+            if one.error is not None:
+                self._release(choice.request_id, one.error)
+            elif choice.request_id in self._jobs and (output := self._accepted(choice, one)):
                 outputs.append(output)
-        self._deliver(ends, outputs)
+        if ends:
+            self._deliver(ends, outputs)
 
     def _accepted(self, choice: Choice, drawn: Drawn) -> Output | None:
         """The token as output; an error in one choice's text costs its request alone."""
@@ -243,8 +257,7 @@ class Loop:
             score = None if drawn.scores is None else self._model.tokens.logprob(drawn.scores)
             return choice.accept(drawn.token, self._model.eos, score)
         except Exception as error:
-            log.error("the text of %s could not be made", choice.request_id, exc_info=error)
-            self._release(choice.request_id, EngineFault("The answer's text could not be made; see the log."))
+            self._release(choice.request_id, _textless(choice.request_id, error))
             return None
 
     def _deliver(self, ends: Sequence[tuple[int, Choice]], outputs: Sequence[Output]) -> None:
@@ -260,27 +273,11 @@ class Loop:
 
     # What goes wrong
 
-    def _out_of_memory(self, chunks: Sequence[Chunk]) -> None:
+    def _out_of_memory(self, chunks: Sequence[Chunk], asked_mib: float) -> None:
         """Costs the request with the most tokens in the step; the others do the step again."""
-        for chunk in chunks:
-            self._running[chunk.key].computed = chunk.start
-        freed_mib = release_memory(self._model.device)
         largest = max(chunks, key=lambda chunk: (chunk.count, chunk.start))
-        choice = self._running[largest.key]
-        total = sum(c.count for c in chunks)
-        log.warning(
-            "out of memory in a step of %d tokens; %s pays, %.0f MiB freed",
-            total,
-            choice.request_id,
-            freed_mib,
-        )
-        self._release(
-            choice.request_id,
-            OutOfMemory(
-                f"Memory ran out while {largest.count} tokens of this request were computed. "
-                "Shorten the prompt or ask for fewer tokens."
-            ),
-        )
+        error = self.recovery.ran_out(largest, asked_mib)
+        self._release(self._running[largest.key].request_id, error)
 
     def _fault(self, chunks: Sequence[Chunk], error: Exception) -> None:
         """The step's requests end; what it half wrote was never shared, and older pages are not trusted."""
@@ -291,3 +288,10 @@ class Loop:
         self.blocks.forget()
         if not self._running:
             self._model.reset()
+
+
+def _textless(id: str, error: Exception) -> SidecarError:
+    if failure(error) is Failure.MEMORY:
+        return OutOfMemory("Memory ran out while the answer's text was made; the same may work again.")
+    log.error("the text of %s could not be made", id, exc_info=error)
+    return EngineFault("The answer's text could not be made; see the log.")

