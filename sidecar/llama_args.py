@@ -23,6 +23,10 @@ ALL_LAYERS = 999
 # how far it is; one batch is at work on the card at a time in any case (`--ubatch-size`, 512).
 BATCH_TOKENS = 512
 
+# States of a sliding window that a slot keeps in main memory, to go back to when a conversation goes on.
+# Its own default is 32, of several hundred MiB each for a large model.
+CHECKPOINTS = 2
+
 Words = tuple[str, ...]
 
 
@@ -84,6 +88,8 @@ def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
     yield _nicety(("--no-slots",))
     yield _nicety(("--no-context-shift",))
     yield _nicety(("--cache-ram", "0"), ("-cram", "0"))
+    kept = str(CHECKPOINTS)
+    yield _nicety(("--ctx-checkpoints", kept), ("--swa-checkpoints", kept), ("-ctxcp", kept))
     # What the sidecar planned is what is done: no fitting, and each slot has its context to itself.
     yield _nicety(("--fit", "off"))
     yield _nicety(("--no-kv-unified",), ("-no-kvu",))

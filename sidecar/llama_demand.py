@@ -5,7 +5,10 @@ It sets a whole context aside for each of its slots, at its start.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sidecar.budget import CUDA_CONTEXT_MIB, MIB, Demand
+from sidecar.llama_args import CHECKPOINTS
 from sidecar.model_shape import ModelShape
 from sidecar.profiles import LlamaCpp, Profile
 from sidecar.stored import Model, StoredTensor
@@ -18,6 +21,9 @@ CACHE_BYTES = {
 # llama-server's own sizes where a profile says none: tokens of one physical batch, and the step in
 # which contexts are rounded up (ggml-org/llama.cpp, llama-context.cpp).
 UBATCH_TOKENS, CONTEXT_STEP = 512, 256
+# Resident beside the model: the program with its libraries, and its vocabulary (measured, 0.7.0: 25 to
+# 30 MiB; 180 bytes for a token and 100 for a merge, of which there are about two for each token).
+PROCESS_MIB, TOKEN_BYTES = 30.0, 400
 
 
 def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
@@ -28,15 +34,17 @@ def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
     share = len(on_card) / max(model.shape.layers, 1)
     batch = min(block.ubatch_size or profile.gpu.max_batch_tokens or UBATCH_TOKENS, profile.context)
     rounded = -(-profile.context // CONTEXT_STEP) * CONTEXT_STEP
+    cache_mib = _cache_mib(model.shape, block, rounded, batch) * share
     return Demand(
         weights_mib=_llama_weights_mib(model, block, on_card, on_gpu=on_gpu) + model.mmproj_mib,
         workspace_mib=_compute_mib(model.shape, block, batch, rounded, on_gpu=on_gpu),
         context_mib=CUDA_CONTEXT_MIB * max(profile.gpu.cards, 1) if on_gpu else 0.0,
-        page_mib=_cache_mib(model.shape, block, rounded, batch) * share,
+        page_mib=cache_mib if on_gpu else cache_mib + _checkpoints_mib(model.shape, block),
         page_tokens=profile.context,
         context=profile.context,
         needed_pages=profile.slots,
         wanted_pages=profile.slots,
+        process_mib=0.0 if on_gpu else PROCESS_MIB + model.shape.vocabulary * TOKEN_BYTES / MIB,
     )
 
 
@@ -70,6 +78,13 @@ def _cache_mib(shape: ModelShape, block: LlamaCpp, context: int, batch: int) -> 
     keys, values = shape.kv_values(context, ahead=batch, step=CONTEXT_STEP)
     key_bytes = CACHE_BYTES[block.cache_type_k or "f16"]
     return (keys * key_bytes + values * CACHE_BYTES[block.cache_type_v or "f16"]) / MIB
+
+
+def _checkpoints_mib(shape: ModelShape, block: LlamaCpp) -> float:
+    """What one slot may keep aside, in main memory, to go back to: its windows as they were."""
+    windows = replace(shape, kv=tuple(group for group in shape.kv if group.window is not None))
+    longest = max((group.window or 0 for group in windows.kv), default=0)
+    return CHECKPOINTS * _cache_mib(windows, block, longest, 0)
 
 
 def _compute_mib(shape: ModelShape, block: LlamaCpp, batch: int, context: int, *, on_gpu: bool) -> float:

@@ -18,10 +18,11 @@ DIM = "dim"
 # Each part of the bar with its own sign too: colours are lost in a pipe.
 SIGNS = {
     "process": ("▒", "cyan"), "weights": ("█", "blue"), "workspace": ("▓", "magenta"),
-    "CUDA context": ("▒", "yellow"), "keys and values": ("=", "green"), "free": ("·", DIM), "margin": ("-", DIM),
+    "CUDA context": ("▒", "yellow"), "keys and values": ("=", "green"), "free": ("·", DIM),
+    "margin": ("-", DIM),
 }  # fmt: skip
 WHAT = {
-    "process": "Python, torch and its libraries, the tokens, a grammar for each request",
+    "process": "the program and its libraries, the vocabulary",
     "workspace": "activations and logits of one step",
     "CUDA context": "the driver's and the libraries' own",
 }
