@@ -1,8 +1,9 @@
-"""The only admission control: one FIFO queue before the engine.
+"""The only admission control: one queue before the engine, first come, first served.
 
-The arithmetic is `sidecar.ledger`; this file adds waiting, time and cancellation. It does not
-know what a request is, only its `Price`, and of time only how long anybody may wait. The place is
+The arithmetic is `sidecar.ledger`, which says who may pass whom, and `sidecar.pace`; this file adds
+waiting, time and cancellation. It does not know what a request is, only its `Price`. The place is
 taken before there is a price: pricing is work, and as many as may wait may be priced at once.
+Whoever was let in keeps its slot and its pages until it leaves by itself: nobody takes them back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 
 from sidecar.errors import (
     ContextOverflow,
@@ -22,26 +25,40 @@ from sidecar.errors import (
 )
 from sidecar.generation import Capacity, Price
 from sidecar.ledger import Ledger
+from sidecar.pace import Pace, wait_estimate_s
 
-RETRY_MIN_S = 1.0
-RETRY_MAX_S = 60.0
 
-Turn = Callable[[Price], Awaitable[None]]
+@dataclass(eq=False, slots=True)
+class Hold:
+    """A request that has a price: when its slot became its own, and what came of it since.
+
+    `tokens` is for the caller to count up, of one choice; the wait of others is estimated from it.
+    """
+
+    turn: asyncio.Future[None]
+    max_tokens: int
+    began: float | None = None
+    tokens: float = 0.0
+
+
+Turn = Callable[[Price], Awaitable[Hold]]
 
 
 class Gate:
-    """Reserves one slot and `price.pages` for each request, in order of arrival."""
+    """Reserves one slot and `price.pages` for each request, in the ledger's order.
 
-    def __init__(self, max_queue: int = 32, queue_timeout_s: float = 60.0) -> None:
+    For `patience_s` smaller requests may pass one whose pages are not free; see `sidecar.ledger`.
+    """
+
+    def __init__(self, max_queue: int = 32, queue_timeout_s: float = 60.0, patience_s: float = 2.0) -> None:
         self.max_queue = max_queue
-        self._ledger = Ledger(max_queue)
+        self._ledger = Ledger(max_queue, patience_s=patience_s)
         self._queue_timeout_s = queue_timeout_s
-        self._turns: dict[int, asyncio.Future[None]] = {}
-        self._began: dict[int, float] = {}
+        self._holds: dict[int, Hold] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
-        self._mean_hold_s = 1.0
+        self._pace = Pace()
 
     @property
     def running(self) -> int:
@@ -105,43 +122,46 @@ class Gate:
         self._idle.clear()
         return ticket
 
-    async def _turn(self, ticket: int, arrived: float, price: Price) -> None:
+    async def _turn(self, ticket: int, arrived: float, price: Price) -> Hold:
         if not self._ledger.can_ever_fit(price.pages):
             raise _too_large(self._ledger.pages)
         loop = asyncio.get_running_loop()
-        turn = self._turns[ticket] = loop.create_future()
+        hold = self._holds[ticket] = Hold(loop.create_future(), price.max_tokens)
         self._ledger.price(ticket, price.pages)
         self._wake()
         # Whoever was tokenised for long and finds a free slot is not late.
         if not self._ledger.is_running(ticket):
             try:
                 async with asyncio.timeout_at(arrived + self._queue_timeout_s):
-                    await turn
+                    await hold.turn
             except TimeoutError:
-                raise self._late(loop.time() - arrived) from None
-        self._began[ticket] = loop.time()
+                raise self._late(ticket, loop.time() - arrived) from None
+        hold.began = loop.time()
+        return hold
 
     def _leave(self, ticket: int) -> None:
-        if (began := self._began.pop(ticket, None)) is not None:
-            held_s = asyncio.get_running_loop().time() - began
-            self._mean_hold_s += 0.2 * (held_s - self._mean_hold_s)
+        hold = self._holds.pop(ticket, None)
+        if hold is not None and hold.began is not None:
+            held_s = asyncio.get_running_loop().time() - hold.began
+            self._pace = self._pace.after(hold.tokens, held_s)
         self._ledger.leave(ticket)
-        self._turns.pop(ticket, None)
         self._wake()
         if not self._ledger.running and not self._ledger.waiting:
             self._idle.set()
 
     def _wake(self) -> None:
-        for ticket in self._ledger.promote():
-            if not self._turns[ticket].done():
-                self._turns[ticket].set_result(None)
+        # When a patience ends nobody can run who could not before: no timer is needed for it.
+        for ticket in self._ledger.promote(asyncio.get_running_loop().time()):
+            if not self._holds[ticket].turn.done():
+                self._holds[ticket].turn.set_result(None)
         for ticket in self._ledger.surplus():
             self._refuse(ticket, self._full())
 
     def _refuse(self, ticket: int, error: SidecarError) -> None:
         self._ledger.leave(ticket)
-        if not self._turns[ticket].done():
-            self._turns[ticket].set_exception(error)
+        turn = self._holds.pop(ticket).turn
+        if not turn.done():
+            turn.set_exception(error)
 
     def _full(self) -> QueueFull:
         return QueueFull(
@@ -150,15 +170,21 @@ class Gate:
             retry_after_s=self._wait_estimate_s(),
         )
 
-    def _late(self, waited_s: float) -> QueueTimeout:
+    def _late(self, ticket: int, waited_s: float) -> QueueTimeout:
+        self._ledger.leave(ticket)
+        self._holds.pop(ticket, None)
         return QueueTimeout(
             f"The request waited {waited_s:.1f} s for its turn and was not started.",
             retry_after_s=self._wait_estimate_s(),
         )
 
     def _wait_estimate_s(self) -> float:
-        turns = (self.waiting + 1) / max(1, self._ledger.slots)
-        return min(RETRY_MAX_S, max(RETRY_MIN_S, self._mean_hold_s * turns))
+        left, running = self._pace.left, self._ledger.is_running
+        begun = [left(h.max_tokens, h.tokens) for ticket, h in self._holds.items() if running(ticket)]
+        priced = (left(h.max_tokens) for ticket, h in self._holds.items() if not running(ticket))
+        unpriced = self.running + self.waiting - len(self._holds)
+        waiting = chain(priced, repeat(self._pace.tokens, unpriced))
+        return wait_estimate_s(begun, waiting, self._pace.tokens_per_s, self._ledger.slots)
 
 
 def _too_large(pages: int) -> ContextOverflow:

@@ -64,7 +64,7 @@ def build(settings: Settings) -> Parts:
     service = Service(
         _shelf(registry, profile, settings),
         served_model(profile),
-        Gate(settings.max_queue, settings.queue_timeout_s),
+        Gate(settings.max_queue, settings.queue_timeout_s, settings.queue_patience_s),
         metrics,
         autoload=settings.autoload,
         drain_s=settings.drain_s,

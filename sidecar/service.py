@@ -21,7 +21,7 @@ from sidecar import standing
 from sidecar.engine import Engine, Ready, ServiceState
 from sidecar.errors import Draining, EngineFault, NotLoaded, SidecarError
 from sidecar.event_order import EventOrder
-from sidecar.gate import Gate
+from sidecar.gate import Gate, Hold
 from sidecar.generation import Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 from sidecar.held import Held
 from sidecar.metrics import Metrics
@@ -124,9 +124,8 @@ class Service:
         self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None = None
     ) -> Embeddings:
         """The vectors of all inputs, in one turn of the gate. `model` as for `stream`."""
-        run = Run()
         work = asyncio.create_task(self._embed(inputs, deadline_s, model))
-        run.task = work
+        run = Run(task=work)
         self._runs.add(run)
         try:
             await asyncio.wait([work])
@@ -239,21 +238,22 @@ class Service:
         async with self.gate.place() as turn, until(deadline, request.deadline_s):
             price = await engine.price(request)
             try:
-                await turn(price)
-                await self._forward(engine, request, run)
+                await self._forward(engine, request, run, await turn(price))
             finally:
                 # Whoever was priced and never had a turn would otherwise stay known to the engine.
                 engine.forget(request)
 
-    async def _forward(self, engine: Engine, request: GenerationRequest, run: Run) -> None:
-        order = EventOrder(request.n)
+    async def _forward(self, engine: Engine, request: GenerationRequest, run: Run, hold: Hold) -> None:
+        order, share = EventOrder(request.n), 1 / request.n
         # Engines write `stream` as an async generator; the protocol's type can not say so.
         events = cast(AsyncGenerator[Event, None], engine.stream(request))
         async with contextlib.aclosing(events):
             async for event in events:
                 order.accept(event)
+                hold.tokens += share
                 if isinstance(event, Done):
                     run.usage = event
+                    hold.tokens = share * event.usage.completion_tokens
                 run.channel.put(event)
         order.end()
 

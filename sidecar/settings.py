@@ -59,6 +59,7 @@ class Settings:
     control_socket: Path | None = None
     max_queue: int = 32
     queue_timeout_s: float = 60.0
+    queue_patience_s: float = 2.0
     drain_s: float = 30.0
     log_format: str = "plain"
     log_prompts: bool = False

@@ -266,6 +266,14 @@ TABLE: tuple[Setting, ...] = (
         "queue_timeout",
     ),
     Setting(
+        "queue_patience_s",
+        ("QUEUE_PATIENCE",),
+        seconds(3600),
+        "seconds, up to 3600; 0 is strictly first come, first served",
+        "How long smaller requests may pass one that waits for its memory.",
+        "queue_patience",
+    ),
+    Setting(
         "drain_s",
         ("DRAIN_SECONDS",),
         seconds(3600),

@@ -13,12 +13,14 @@ from sidecar.gate import Gate
 from sidecar.generation import Capacity, Price
 
 
-def price(pages: int = 1) -> Price:
-    return Price(prompt_tokens=1, max_tokens=1, pages=pages)
+def price(pages: int = 1, max_tokens: int = 1) -> Price:
+    return Price(prompt_tokens=1, max_tokens=max_tokens, pages=pages)
 
 
-def gate(slots: int = 1, pages: int = 10, max_queue: int = 4, timeout_s: float = 30.0) -> Gate:
-    found = Gate(max_queue, timeout_s)
+def gate(
+    slots: int = 1, pages: int = 10, max_queue: int = 4, timeout_s: float = 30.0, patience_s: float = 0.0
+) -> Gate:
+    found = Gate(max_queue, timeout_s, patience_s)
     found.resize(Capacity(slots, pages, page_tokens=16, context=1024))
     return found
 
@@ -230,5 +232,105 @@ def test_nobody_waits_where_nobody_may() -> None:
         assert isinstance(late.task.exception(), QueueFull)
         large.leave.set()
         await door.idle()
+
+    run(story)
+
+
+def test_small_ones_pass_a_large_one() -> None:
+    async def story() -> None:
+        door = gate(slots=3, patience_s=3600)
+        first, large, small = Visit(door, 6), Visit(door, 10), Visit(door, 4)
+        await small.inside.wait()
+        assert (door.running, door.waiting, door.pages_reserved) == (2, 1, 10)
+        first.leave.set()
+        small.leave.set()
+        await large.inside.wait()
+        large.leave.set()
+        await door.idle()
+
+    run(story)
+
+
+def test_nobody_passes_once_the_patience_is_over() -> None:
+    async def story() -> None:
+        door = gate(slots=3, patience_s=0.01)
+        first, large = Visit(door, 6), Visit(door, 10)
+        await settle()
+        over = asyncio.get_running_loop().time() + 0.01
+        while asyncio.get_running_loop().time() < over:
+            await asyncio.sleep(0.005)
+        small = Visit(door, 4)
+        await settle()
+        assert (door.running, door.waiting) == (1, 2)
+        first.leave.set()
+        await large.inside.wait()
+        assert not small.inside.is_set()
+        large.leave.set()
+        await small.inside.wait()
+        small.leave.set()
+        await door.idle()
+
+    run(story)
+
+
+async def refused(door: Gate) -> float:
+    """The seconds after which a refused one should come back."""
+    with pytest.raises(QueueFull) as told:
+        await through(door)
+    assert told.value.retry_after_s is not None
+    return told.value.retry_after_s
+
+
+def test_the_hint_follows_what_is_left_to_generate() -> None:
+    """400 tokens at the 20 a second that are assumed before the first answer, then fewer and fewer."""
+
+    async def story() -> None:
+        door = gate(max_queue=0)
+        async with door.place() as turn:
+            hold = await turn(price(max_tokens=400))
+            assert await refused(door) == 20
+            hold.tokens = 300
+            assert await refused(door) == 5
+            hold.tokens = 500
+            assert await refused(door) == 1
+
+    run(story)
+
+
+def test_the_hint_counts_those_who_wait_priced_or_not() -> None:
+    async def story() -> None:
+        door = gate(max_queue=2)
+        async with door.place() as turn:
+            await turn(price(max_tokens=40))
+            waiting = [Visit(door), Visit(door, priced=False)]
+            await settle()
+            assert await refused(door) == (40 + 1 + 128) / 20
+            for visit in waiting:
+                visit.task.cancel()
+
+    run(story)
+
+
+def test_who_waited_in_vain_is_not_told_to_wait_for_itself() -> None:
+    async def story() -> None:
+        door = gate(timeout_s=0.01)
+        async with door.place() as turn:
+            await turn(price(max_tokens=100))
+            with pytest.raises(QueueTimeout) as late:
+                async with door.place() as other:
+                    await other(price(max_tokens=1000))
+            assert late.value.retry_after_s == 5
+
+    run(story)
+
+
+def test_a_measured_pace_replaces_the_assumed_one() -> None:
+    async def story() -> None:
+        door = gate(max_queue=0)
+        async with door.place() as turn:
+            (await turn(price(max_tokens=10**6))).tokens = 10**6
+        async with door.place() as turn:
+            await turn(price(max_tokens=1000))
+            assert await refused(door) == 1  # it took next to no time for a million tokens
 
     run(story)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -302,3 +302,77 @@ def test_prompts_are_logged_only_when_asked_for(log_prompts: bool, caplog: pytes
     lines = [JsonLines().format(record) for record in caplog.records]
     assert any('"completion_tokens": 6' in line for line in lines)
     assert any("canary-7" in line for line in lines) is log_prompts
+
+
+def test_when_to_come_back_follows_the_tokens_that_came() -> None:
+    """16 tokens may come; nothing is measured yet, so 20 a second are assumed, and the least is a second."""
+
+    async def story() -> None:
+        engine = ScriptedEngine(Capacity(slots=1, pages=4096, page_tokens=16, context=6144))
+        served = Service(only(MODEL, engine), MODEL, Gate(max_queue=0), Metrics(CollectorRegistry()))
+
+        async def refused() -> float | None:
+            with pytest.raises(QueueFull) as told:
+                await all_of(served, request("hi"))
+            return told.value.retry_after_s
+
+        many = GenerationRequest("r", "[say:a b c d] [hold:4]", 400, n=2)
+        work = asyncio.create_task(all_of(served, many))
+        await until(lambda: bool(engine.held))
+        # Four events, of two choices that count as one side by side: Started and three words.
+        assert await refused() == (400 - 4 / 2) / 20
+        work.cancel()
+        await asyncio.wait([work])
+
+    run(story)
+
+
+def test_nobody_who_was_admitted_fails_for_memory_or_is_put_back() -> None:
+    """200 requests that want 2000 pages and have 32: each that began ends whole, at its first go."""
+
+    async def story() -> None:
+        engine = Counting(Capacity(slots=6, pages=32, page_tokens=16, context=6144))
+        door = Gate(max_queue=200, patience_s=0.01)
+        served = Service(only(MODEL, engine), MODEL, door, Metrics(CollectorRegistry()))
+        sizes = [1, 2, 3, 5, 8, 13, 21, 32]
+        work = [
+            asyncio.create_task(
+                all_of(served, GenerationRequest(str(n), f"[pages:{sizes[n * 7 % 8]}]", 6, deadline_s=60))
+            )
+            for n in range(200)
+        ]
+        answers = await asyncio.gather(*work)
+        assert all(isinstance(events[-1], Done) for events in answers)
+        assert engine.most > 24
+        assert sorted(engine.begun, key=int) == [str(n) for n in range(200)]
+        assert (door.running, door.waiting, door.pages_reserved) == (0, 0, 0)
+
+    run(story)
+
+
+class Counting(ScriptedEngine):
+    """Holds the pages of what it streams to its own total, as an engine's pool does."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        super().__init__(capacity)
+        self._pages: dict[str, int] = {}
+        self._used = 0
+        self.most = 0
+        self.begun: list[str] = []
+
+    async def price(self, request: GenerationRequest) -> Price:
+        found = await super().price(request)
+        self._pages[request.id] = found.pages
+        return found
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        self.begun.append(request.id)
+        self._used += self._pages[request.id]
+        self.most = max(self.most, self._used)
+        try:
+            if self._used > self.capacity.pages:
+                raise OutOfMemory("more was let in than there is room for")
+            async for event in super().stream(request):
+                yield event
+        finally:
+            self._used -= self._pages[request.id]

@@ -232,6 +232,7 @@ def test_a_service_that_stands_alone_is_told_how_to_serve(name: str) -> None:
         "ALLOWED_HOSTS": "llama.lan",
         "MAX_QUEUE": "8",
         "QUEUE_TIMEOUT": "120",
+        "QUEUE_PATIENCE": "0",
         "LOG_FORMAT": "json",
         "LOG_PROMPTS": "1",
         "API_KEY": "k" * 16,

@@ -67,7 +67,7 @@ def _launch() -> Launch:
 def parts(settings: Settings) -> Parts:
     """As `sidecar.serve.build` makes them."""
     metrics = Metrics(CollectorRegistry())
-    gate = Gate(settings.max_queue, settings.queue_timeout_s)
+    gate = Gate(settings.max_queue, settings.queue_timeout_s, settings.queue_patience_s)
     service = Service(
         only(MODEL, engine()), MODEL, gate, metrics,
         drain_s=settings.drain_s, log_prompts=settings.log_prompts,
