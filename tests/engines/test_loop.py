@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from sidecar.generation import Sampling
+from sidecar.ledger import Ledger
 from sidecar.worker import load as loading
 from sidecar.worker.loop import StickyError
+from sidecar.worker.messages import Released, Step
 from sidecar.worker.model import Model
 from tests.engines.conftest import config
 from tests.engines.driver import GREEDY, Driver
@@ -246,6 +248,40 @@ def test_out_of_memory_gives_back_what_the_failed_pass_held(model: Model) -> Non
     model.network = network
     assert driver.released("a").code == "out_of_memory"
     assert held[0]() is None
+
+
+def test_who_was_admitted_is_never_stopped_for_memory(model: Model) -> None:
+    """Let in as the gate does, to the last page: all answers come whole, and no one that generates pauses."""
+    driver = Driver(model)
+    plan = model.plan
+    ledger = Ledger(max_queue=24, slots=24, pages=plan.pages, patience_s=10)
+    asked = dict(enumerate(prompts(24, 160, seed=8), start=1))
+    for ids in asked.values():
+        ticket = ledger.arrive()
+        assert ticket
+        ledger.price(ticket, -(-(len(ids) + 60 - 1) // plan.page_tokens))
+    ended: set[int] = set()
+    fullest = 0
+    for turn in range(3000):
+        for ticket in ledger.promote(turn):
+            driver.begin(str(ticket), asked[ticket], 60, logprobs=0)
+        driver.turns(1)
+        fullest = max(fullest, ledger.pages_reserved)
+        over = {int(m.id) for m in driver.sent if isinstance(m, Released)}
+        for ticket in over - ended:
+            ledger.leave(ticket)
+        ended = over
+        if len(ended) == len(asked):
+            break
+    assert fullest > 0.95 * plan.pages
+    steps = [message for message in driver.sent if isinstance(message, Step)]
+    for ticket in asked:
+        released = driver.released(str(ticket))
+        assert released.code is None
+        assert released.usage is not None and released.usage.completion_tokens == 60
+        at = [n for n, step in enumerate(steps) if any(o.id == str(ticket) for o in step.outputs)]
+        assert at[-1] - at[0] < 60
+    assert driver.loop.blocks.used == 0
 
 
 def test_an_error_in_one_choices_text_costs_its_request_alone(model: Model) -> None:
