@@ -39,6 +39,11 @@ class Hold:
     max_tokens: int
     began: float | None = None
     tokens: float = 0.0
+    ended: bool = False
+
+    def end(self, tokens: float) -> None:
+        """The answer is complete, with so many tokens by the engine's own count."""
+        self.tokens, self.ended = tokens, tokens < self.max_tokens
 
 
 Turn = Callable[[Price], Awaitable[Hold]]
@@ -143,7 +148,7 @@ class Gate:
         hold = self._holds.pop(ticket, None)
         if hold is not None and hold.began is not None:
             held_s = asyncio.get_running_loop().time() - hold.began
-            self._pace = self._pace.after(hold.tokens, held_s)
+            self._pace = self._pace.after(hold.tokens, held_s, ended=hold.ended)
         self._ledger.leave(ticket)
         self._wake()
         if not self._ledger.running and not self._ledger.waiting:

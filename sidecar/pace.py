@@ -19,12 +19,14 @@ NEWEST = 0.2
 class Pace:
     """What a request took lately: tokens, and seconds with its slot; an exponential average of each.
 
-    The tokens are those of one choice: choices are made side by side. Nothing is measured before the
-    first answer; 20 tokens a second are assumed until then.
+    The tokens are those of one choice: choices are made side by side. `ended` is the share of answers that
+    came to an end before `max_tokens`. Nothing is measured before the first answer; 20 tokens a second
+    are assumed until then.
     """
 
     tokens: float = 128.0
     seconds: float = 6.4
+    ended: float = 0.0
     measured: bool = False
 
     @property
@@ -32,7 +34,7 @@ class Pace:
         """Of one request; of the sums, so that a short answer to a long prompt counts for little."""
         return self.tokens / self.seconds
 
-    def after(self, tokens: float, seconds: float) -> Pace:
+    def after(self, tokens: float, seconds: float, *, ended: bool) -> Pace:
         """With one request more. One that brought no token or took no time says nothing."""
         if tokens <= 0 or seconds <= 0:
             return self
@@ -40,16 +42,18 @@ class Pace:
         return Pace(
             self.tokens + weight * (tokens - self.tokens),
             self.seconds + weight * (seconds - self.seconds),
+            self.ended + weight * (ended - self.ended),
             measured=True,
         )
 
     def left(self, max_tokens: float, generated: float = 0.0) -> float:
-        """Tokens that an answer still takes: up to its end, or as many as an answer has, if that is less.
+        """Tokens that an answer still takes: up to `max_tokens`, or to its own end, if that is sooner.
 
-        How long an answer is already says nothing of its end: most end by themselves, at any time.
+        Its own end may come with any token: tokens by ends is the mean way to the next one, however long an
+        answer is already. Answers that were cut count with their tokens, not as ends.
         """
         left = max(0.0, max_tokens - generated)
-        return min(left, self.tokens) if self.measured else left
+        return min(left, self.tokens / self.ended) if self.ended else left
 
 
 def wait_estimate_s(

@@ -253,7 +253,7 @@ class Service:
                 hold.tokens += share
                 if isinstance(event, Done):
                     run.usage = event
-                    hold.tokens = share * event.usage.completion_tokens
+                    hold.end(share * event.usage.completion_tokens)
                 run.channel.put(event)
         order.end()
 

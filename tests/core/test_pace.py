@@ -57,23 +57,38 @@ def test_a_long_queue_costs_no_more_than_the_minute_that_is_said() -> None:
 def test_the_first_answer_replaces_what_was_assumed() -> None:
     pace = Pace()
     assert (pace.tokens_per_s, pace.left(1000, 100)) == (20, 900)
-    assert pace.after(50, 2) == Pace(50, 2, measured=True)
+    assert pace.after(50, 2, ended=True) == Pace(50, 2, 1, measured=True)
 
 
 def test_who_brought_nothing_says_nothing() -> None:
-    assert Pace().after(0, 5) == Pace().after(5, 0) == Pace()
+    assert Pace().after(0, 5, ended=True) == Pace().after(5, 0, ended=False) == Pace()
 
 
 @pytest.mark.parametrize(
-    ("max_tokens", "generated", "left"), [(1000, 0, 50), (1000, 990, 10), (20, 0, 20), (20, 25, 0)]
+    ("ended", "max_tokens", "generated", "left"),
+    [
+        (1.0, 1000, 0, 50),  # all end by themselves, after 50 tokens in the mean
+        (0.5, 1000, 0, 100),  # every other one was cut: the end is further away
+        (0.0, 1000, 0, 1000),  # none ended: nothing is known but its limit
+        (1.0, 1000, 700, 50),  # a long one may still end at any token
+        (1.0, 1000, 990, 10),
+        (1.0, 20, 0, 20),
+        (1.0, 20, 25, 0),
+    ],
 )
-def test_what_is_left_of_an_answer(max_tokens: int, generated: int, left: int) -> None:
-    assert Pace(50, 2, measured=True).left(max_tokens, generated) == left
+def test_what_is_left_of_an_answer(ended: float, max_tokens: int, generated: int, left: float) -> None:
+    assert Pace(50, 2, ended, measured=True).left(max_tokens, generated) == left
+
+
+def test_a_short_answer_that_was_cut_shortens_nobody_elses() -> None:
+    """The self-test at the start takes eight tokens and may take no more."""
+    assert Pace().after(8, 0.1, ended=False).left(1000) == 1000
 
 
 def test_the_average_follows_and_a_short_answer_counts_for_little() -> None:
-    pace = Pace().after(100, 10).after(1, 5)
+    pace = Pace().after(100, 10, ended=True).after(1, 5, ended=True)
     assert 8 < pace.tokens_per_s < 10
     for _ in range(30):
-        pace = pace.after(100, 1)
+        pace = pace.after(100, 1, ended=False)
     assert pace.tokens_per_s == pytest.approx(100, rel=0.05)
+    assert pace.ended < 0.01

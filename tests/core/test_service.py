@@ -327,6 +327,24 @@ def test_when_to_come_back_follows_the_tokens_that_came() -> None:
     run(story)
 
 
+def test_an_answer_that_ends_by_itself_says_how_long_others_are() -> None:
+    """Millions of tokens may come, but the last answer ended after six: nobody is told to wait the minute."""
+
+    async def story() -> None:
+        engine = ScriptedEngine(Capacity(slots=1, pages=10**9, page_tokens=16, context=10**9))
+        served = Service(only(MODEL, engine), MODEL, Gate(max_queue=0), Metrics(CollectorRegistry()))
+        await all_of(served, GenerationRequest("r", "hi", 10**8))
+        work = asyncio.create_task(all_of(served, GenerationRequest("r", "[hold:2]", 10**8)))
+        await until(lambda: bool(engine.held))
+        with pytest.raises(QueueFull) as told:
+            await all_of(served, request("hi"))
+        assert told.value.retry_after_s is not None and told.value.retry_after_s < 60
+        work.cancel()
+        await asyncio.wait([work])
+
+    run(story)
+
+
 def test_nobody_who_was_admitted_fails_for_memory_or_is_put_back() -> None:
     """200 requests that want 2000 pages and have 32: each that began ends whole, at its first go."""
 
