@@ -20,8 +20,8 @@ class Pace:
     """What a request took lately: tokens, and seconds with its slot; an exponential average of each.
 
     The tokens are those of one choice: choices are made side by side. `ended` is the share of answers that
-    came to an end before `max_tokens`. Nothing is measured before the first answer; 20 tokens a second
-    are assumed until then.
+    came to an end before `max_tokens`: none is assumed to, until some have. Nothing is measured before the
+    first answer; 20 tokens a second are assumed until then.
     """
 
     tokens: float = 128.0
@@ -42,7 +42,7 @@ class Pace:
         return Pace(
             self.tokens + weight * (tokens - self.tokens),
             self.seconds + weight * (seconds - self.seconds),
-            self.ended + weight * (ended - self.ended),
+            self.ended + NEWEST * (ended - self.ended),
             measured=True,
         )
 

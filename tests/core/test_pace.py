@@ -57,7 +57,7 @@ def test_a_long_queue_costs_no_more_than_the_minute_that_is_said() -> None:
 def test_the_first_answer_replaces_what_was_assumed() -> None:
     pace = Pace()
     assert (pace.tokens_per_s, pace.left(1000, 100)) == (20, 900)
-    assert pace.after(50, 2, ended=True) == Pace(50, 2, 1, measured=True)
+    assert pace.after(50, 2, ended=True) == Pace(50, 2, 0.2, measured=True)
 
 
 def test_who_brought_nothing_says_nothing() -> None:
@@ -80,9 +80,17 @@ def test_what_is_left_of_an_answer(ended: float, max_tokens: int, generated: int
     assert Pace(50, 2, ended, measured=True).left(max_tokens, generated) == left
 
 
-def test_a_short_answer_that_was_cut_shortens_nobody_elses() -> None:
-    """The self-test at the start takes eight tokens and may take no more."""
+def test_answers_that_were_cut_shorten_nobody_elses() -> None:
     assert Pace().after(8, 0.1, ended=False).left(1000) == 1000
+
+
+def test_one_short_answer_is_no_rule_and_many_are() -> None:
+    """The first one is the self-test at the start, which asks for a capital."""
+    pace = Pace().after(8, 0.1, ended=True)
+    assert pace.left(1000) == 40
+    for _ in range(30):
+        pace = pace.after(8, 0.1, ended=True)
+    assert pace.left(1000) == pytest.approx(8, rel=0.01)
 
 
 def test_the_average_follows_and_a_short_answer_counts_for_little() -> None:
