@@ -48,13 +48,19 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
     return Fit("fits", f"{needed[0]} of {limits[0]} MiB{each}")
 
 
+def cards_in_use(profile: Profile, settings: Settings, seen: GpuLook) -> list[GpuReading]:
+    """The cards that the model would lie on, of those that are here."""
+    chosen = visible_cards(profile, settings)
+    return [] if isinstance(seen, GpuUnreadable) or chosen in ("", "-1") else _cards(profile, chosen, seen)
+
+
 def whole_limit_mib(profile: Profile, settings: Settings, seen: GpuLook) -> float:
     """What may be used of all its cards together, so that none gives more than it may.
 
     Where the cards can not be read, the budget of each is what counts.
     """
     chosen = visible_cards(profile, settings)
-    cards = [] if isinstance(seen, GpuUnreadable) or chosen in ("", "-1") else _cards(profile, chosen, seen)
+    cards = cards_in_use(profile, settings, seen)
     limits = [limit_mib(profile, settings.vram_budget_mib, card) for card in cards]
     limits = limits or [settings.vram_budget_mib] * len(_names(profile, chosen))
     shares = _shares(profile, len(limits))

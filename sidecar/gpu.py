@@ -12,8 +12,9 @@ import importlib
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 log = logging.getLogger("sidecar.gpu")
 
@@ -21,6 +22,7 @@ log = logging.getLogger("sidecar.gpu")
 LOOK_SECONDS = 20.0
 # One question at a time: a driver that does not answer is not asked by more and more threads.
 _asking = threading.Lock()
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,25 @@ GpuLook = tuple[GpuReading, ...] | GpuUnreadable
 
 def look(library: str = "pynvml", deadline_s: float = LOOK_SECONDS) -> GpuLook:
     """Read every card once. Unreadable where the driver, or a look before this one, takes too long."""
+    return ask(_cards, library, deadline_s)
+
+
+def ask(
+    question: Callable[[Any], Answer], library: str = "pynvml", deadline_s: float = LOOK_SECONDS
+) -> Answer | GpuUnreadable:
+    """What the driver's library, opened and closed around it, answers to the question."""
     late = GpuUnreadable(f"the driver has not answered for {deadline_s:g} s")
     if not _asking.acquire(timeout=deadline_s):
         return late
-    answer: queue.SimpleQueue[GpuLook] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[Answer | GpuUnreadable] = queue.SimpleQueue()
 
-    def ask() -> None:
-        found = _look(library)
+    def on_thread() -> None:
+        found = _ask(question, library)
         _asking.release()
         answer.put(found)
 
     # A daemon: what hangs in a driver must not keep the program from ending.
-    threading.Thread(target=ask, name="gpu-look", daemon=True).start()
+    threading.Thread(target=on_thread, name="gpu-look", daemon=True).start()
     try:
         return answer.get(timeout=deadline_s)
     except queue.Empty:
@@ -66,7 +75,7 @@ def look(library: str = "pynvml", deadline_s: float = LOOK_SECONDS) -> GpuLook:
         return late
 
 
-def _look(library: str) -> GpuLook:
+def _ask(question: Callable[[Any], Answer], library: str) -> Answer | GpuUnreadable:
     try:
         # Imported here: the library is only of use where a driver is.
         nvml: Any = importlib.import_module(library)
@@ -74,7 +83,7 @@ def _look(library: str) -> GpuLook:
     except Exception as error:  # a missing driver has many names; all are a value
         return GpuUnreadable(_reason(error))
     try:
-        return tuple(_card(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        return question(nvml)
     except Exception as error:  # so has a lost card
         return GpuUnreadable(_reason(error))
     finally:
@@ -102,13 +111,18 @@ class GpuWatch:
         return () if isinstance(self.latest, GpuUnreadable) else self.latest
 
 
-def _card(nvml: Any, index: int) -> GpuReading:
+def _cards(nvml: Any) -> tuple[GpuReading, ...]:
+    return tuple(card(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+
+
+def card(nvml: Any, index: int) -> GpuReading:
+    """One card, read now. Raises what the library raises."""
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     return GpuReading(
         index=index,
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
+        name=text_of(nvml.nvmlDeviceGetName(handle)),
+        uuid=text_of(nvml.nvmlDeviceGetUUID(handle)),
         memory_used_bytes=int(memory.used),
         memory_total_bytes=int(memory.total),
         temperature_celsius=_temperature(nvml, handle),
@@ -122,7 +136,8 @@ def _temperature(nvml: Any, handle: Any) -> float | None:
         return None
 
 
-def _text(value: str | bytes) -> str:
+def text_of(value: str | bytes) -> str:
+    """A name, in whichever of the two types this version of the library has it."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

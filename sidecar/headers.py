@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from sidecar import gguf, hub, hub_cache, model_shape, stored, weights
 from sidecar.budget import MIB
-from sidecar.errors import ConfigError, NotOnHub, StartError, WeightsDamaged, WeightsMissing
+from sidecar.errors import ConfigError, StartError, WeightsDamaged, WeightsMissing
 from sidecar.gguf import GgufHeader
 from sidecar.hub_errors import explained
 from sidecar.llama_args import LlamaFiles
@@ -50,7 +50,7 @@ def described(
         assert profile.llamacpp is not None
         return _remote_llama(profile.llamacpp, on_progress)
     assert profile.transformers is not None
-    return _remote_transformers(profile.transformers.sources, on_progress)
+    return _remote_safetensors(weights.first_on_hub(profile.transformers.sources), on_progress)
 
 
 def described_here(profile: Profile, cache_dir: Path | None) -> Described | None:
@@ -119,17 +119,6 @@ def _gguf_tensor(tensor: gguf.Tensor) -> StoredTensor:
     for length in tensor.shape:
         numbers *= length
     return StoredTensor(tensor.name, str(tensor.type_id), numbers, tensor.size_bytes, len(tensor.shape) > 1)
-
-
-def _remote_transformers(sources: Sequence[str], on_progress: Progress) -> Described:
-    failures = []
-    for source in sources:
-        repository, _, revision = source.partition("@")
-        try:
-            return _remote_safetensors(hub.listing(repository, revision), on_progress)
-        except NotOnHub as error:
-            failures.append(error.message)
-    raise NotOnHub(" ".join(failures) or "The profile names no source of weights.")
 
 
 def _local_tensors(path: Path) -> Iterable[StoredTensor]:

@@ -77,6 +77,14 @@ def expected_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles:
     return _files([one.given or _here(one, folders) or root / one.name for one in wanted])
 
 
+def missing_parts(block: LlamaCpp, cache_dir: Path | None) -> tuple[list[str], Path]:
+    """The names that a start would fetch, and the folder that they would come into."""
+    wanted = _wanted(block)
+    folders = _folders(block, cache_dir, wanted[0].given)
+    names = [part for one in wanted if _here(one, folders) is None for part in one.parts]
+    return names, [*_roots(block, cache_dir), hub_cache.root()][0]
+
+
 def _wanted(block: LlamaCpp) -> list[_Wanted]:
     """The model first, and the image encoder if there is one."""
     if block.model_path == EMBEDDED:

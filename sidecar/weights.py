@@ -73,6 +73,18 @@ def find_here(sources: Sequence[str]) -> Path | None:
     return next((folder for folder in found if folder is not None), None)
 
 
+def first_on_hub(sources: Iterable[str]) -> hub.Listing:
+    """What the hub has of the first source that is there. Raises WeightsMissing that says why none is."""
+    failures = []
+    for source in sources:
+        repository, _, revision = source.partition("@")
+        try:
+            return hub.listing(repository, revision)
+        except NotOnHub as error:
+            failures.append(error.message)
+    raise NotOnHub(" ".join(failures) or "The profile names no source of weights.")
+
+
 def _local(source: str) -> Path | None:
     """The folder that the source itself is."""
     if source == EMBEDDED:
