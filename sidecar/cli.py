@@ -180,12 +180,9 @@ def _plan(argv: Sequence[str]) -> int:
 
 
 def _doctor(argv: Sequence[str]) -> int:
-    from sidecar.doctor import examine, show
-    from sidecar.settings import load
+    from sidecar.doctor.command import doctor
 
-    findings = examine(load(argv, os.environ, "llm-sidecar doctor"), in_container=_in_container())
-    print(show(findings), end="")
-    return 1 if any(finding.level == "failure" for finding in findings) else 0
+    return doctor(argv, os.environ, in_container=_in_container())
 
 
 def _restarted_at_once() -> bool:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from sidecar import weights
 from sidecar.cli import COMMANDS, main
-from sidecar.doctor import docker_finding, examine
-from sidecar.settings import Settings
-from tests.fakes.live import live_server
 from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
@@ -87,52 +81,6 @@ def test_download_of_what_is_nowhere_says_why() -> None:
     assert code == 66
     assert "nobody/nothing" in said
     assert "Traceback" not in said
-
-
-def test_doctor_looks_at_everything_without_a_card() -> None:
-    code, said, _ = typed("doctor", "--port", "0")
-    assert code in (0, 1)
-    for name in ("profile", "gpu", "disk", "port"):
-        assert f" {name} " in said
-
-
-def test_doctor_knows_a_sidecar_that_runs() -> None:
-    with live_server() as live:
-        code, said, _ = typed("doctor", "--port", live.url.rpartition(":")[2])
-    assert re.search(r"(?m)^ok +port .* an LLM Sidecar runs there and serves scripted$", said)
-    assert "end what listens there" not in said
-    assert code in (0, 1)  # of a Docker engine that is away
-
-
-def test_doctor_says_that_somebody_else_listens() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        code, said, _ = typed("doctor", "--port", str(other.server_port))
-        other.shutdown()
-    assert re.search(r"(?m)^failure +port ", said)
-    assert code == 1
-
-
-@pytest.mark.parametrize("in_container", [True, False])
-def test_docker_is_not_missed_in_a_container(in_container: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    names = [finding.name for finding in examine(Settings(port=0), in_container=in_container)]
-    assert names == ["profile", "gpu", *([] if in_container else ["docker"]), "disk", "port"]
-
-
-@pytest.mark.parametrize(
-    ("info", "has_card", "level", "words"),
-    [
-        ({"ServerVersion": "27", "Runtimes": {"nvidia": {}}}, True, "ok", "NVIDIA runtime"),
-        ({"ServerVersion": "27", "Runtimes": {"runc": {}}}, False, "warning", "compose.cpu.yaml"),
-        ({"ServerVersion": "27", "Runtimes": {"runc": {}}}, True, "warning", "nvidia-ctk"),
-        ({"ServerErrors": ["permission denied"]}, True, "failure", "permission denied"),
-    ],
-)
-def test_what_docker_says_of_cards(info: dict[str, object], has_card: bool, level: str, words: str) -> None:
-    finding = docker_finding(info, has_card=has_card)
-    assert finding.level == level
-    assert words in finding.text + finding.fix
 
 
 def _cached(root: Path, repository: str, commit: str) -> Path:

@@ -62,6 +62,19 @@ int nvmlDeviceGetUUID(void *handle, char *out, unsigned size) {
     snprintf(out, size, "%s", ((card_t *)handle)->uuid);
     return 0;
 }
+int nvmlDeviceGetName(void *handle, char *out, unsigned size) {
+    (void)handle;
+    snprintf(out, size, "Stand-in card");
+    return 0;
+}
+int nvmlSystemGetDriverVersion(char *out, unsigned size) { snprintf(out, size, "580.65.06"); return 0; }
+int nvmlSystemGetCudaDriverVersion(int *out) { *out = 13020; return 0; }
+int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
+    (void)handle;
+    *major = 8;
+    *minor = 6;
+    return 0;
+}
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *out) {
     card_t *c = handle;
     out->total = c->total * MIB;

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.nvml_library import compiled
+
 ROOT = Path(__file__).parents[2]
 
 # One look for each line on standard input, as JSON on standard output.
@@ -38,13 +40,7 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in, compiled under the name by which the driver's library is loaded."""
-    folder = tmp_path_factory.mktemp("nvml")
-    source = ROOT / "tests" / "fakes" / "nvml.c"
-    output = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(output), str(source)], check=True
-    )
-    return folder
+    return compiled(tmp_path_factory.mktemp("nvml"))
 
 
 class Driver:
