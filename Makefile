@@ -46,7 +46,7 @@ format: $(VENV)/dev.installed  ## let ruff write what `check` wants
 bench: $(VENV)/dev.installed  ## measure, write docs/benchmarks.json and the tables made from it
 	@$(PY) -m tools.bench
 
-gpu-test: $(VENV)/dev.installed  ## the engine's tests and the benchmark on an NVIDIA card
+gpu-test: $(VENV)/dev.installed  ## on an NVIDIA card: the engine's tests, its speed, and VRAM_BUDGET kept under load
 	@$(PY) -m tools.bench.gpu
 
 lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)

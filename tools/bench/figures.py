@@ -53,6 +53,11 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
+def number(value: float) -> str:
+    """As a table shows it: three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def alternating(
     ours: Callable[[int], float], theirs: Callable[[int], float], pairs: int
 ) -> tuple[list[float], list[float]]:

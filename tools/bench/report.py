@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.bench.card_report import card_part
+from tools.bench.figures import number
+
 BEGIN = "<!-- tables: made from benchmarks.json by `make bench` -->"
 END = "<!-- end of tables -->"
 
@@ -29,7 +32,7 @@ def render(results: dict[str, Any]) -> str:
     parts.append(_llama(results.get("llama")))
     parts.append(_forms(results.get("forms")))
     parts.append(_faults(results.get("faults")))
-    parts.append(_gpu(results.get("gpu")))
+    parts.append(card_part(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
 
@@ -85,7 +88,7 @@ def _forms(forms: dict[str, Any] | None) -> str:
         "|---|" + "---:|" * 6,
     ]
     for r in forms["rows"]:
-        times = " | ".join(f"{_number(r[name])} ms" for name in ("free_ms", "new_ms", "known_ms"))
+        times = " | ".join(f"{number(r[name])} ms" for name in ("free_ms", "new_ms", "known_ms"))
         valid = r["valid"] / max(1, r["complete"])
         lines.append(f"| {r['engine']} | {r['asked']} | {r['complete']} | {valid:.1%} | {times} |")
     return title + "\n\n" + "\n".join(lines)
@@ -103,7 +106,7 @@ def _faults(faults: dict[str, Any] | None) -> str:
         f"{faults['build']}; measured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
         f"{m['busy_by_others_cores']:.2f} cores busy.",
         "",
-        f"{kept['requests']} requests of every kind in {_number(kept['seconds'])} s, llama-server killed "
+        f"{kept['requests']} requests of every kind in {number(kept['seconds'])} s, llama-server killed "
         f"{kept['kills']} times meanwhile: {kinds['complete']} complete, {kinds['error']} answered with an "
         f"error that says why ({codes}), {kinds['left']} whose client left by itself, "
         f"**{kinds['lost']} lost**.",
@@ -116,7 +119,7 @@ def _faults(faults: dict[str, Any] | None) -> str:
     ]
     for profile, found in faults["recovery"].items():
         figures = (found["median_s"], found["p95_s"], found["worst_s"], *found["median_s_by_death"])
-        seconds = " | ".join(f"{_number(value)} s" for value in figures)
+        seconds = " | ".join(f"{number(value)} s" for value in figures)
         lines.append(f"| {ENGINES[profile]} | {found['kills']} | {seconds} |")
     return "\n".join(lines)
 
@@ -155,7 +158,7 @@ def _limits(points: Sequence[dict[str, Any]]) -> str:
     for p in points:
         met = "yes" if p["met"] else "**no**"
         lines.append(
-            f"| {p['what']} | {_number(p['ours'])} {p['unit']} | {_number(p['theirs'])} {p['unit']} | "
+            f"| {p['what']} | {number(p['ours'])} {p['unit']} | {number(p['theirs'])} {p['unit']} | "
             f"{p['pairs']} times | {met} |"
         )
     return "\n".join(lines)
@@ -166,28 +169,5 @@ def _row(p: dict[str, Any]) -> str:
     ratio = f"{p['ratio']:.2f} ({low:.2f} to {high:.2f})"
     wanted = "" if p["wanted"] is None else f"{p['wanted']:g}"
     met = {None: "", True: "yes", False: "**no**"}[p["met"]]
-    values = f"{_number(p['ours'])} {p['unit']} | {_number(p['theirs'])} {p['unit']}"
+    values = f"{number(p['ours'])} {p['unit']} | {number(p['theirs'])} {p['unit']}"
     return f"| {p['what']} | {values} | {ratio} | {p['pairs']} | {wanted} | {met} |"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _gpu(gpu: dict[str, Any] | None) -> str:
-    title = "### On an NVIDIA card"
-    if gpu is None:
-        return f"{title}\n\nNot measured here: `make gpu-test` on a machine with a card fills this in."
-    lines = [
-        f"{gpu['card']}, {gpu['model']}; measured copy bandwidth {gpu['copy_gb_per_s']:.0f} GB/s.",
-        "",
-        "| streams | graphs | tokens/s | card's limit | share | peak VRAM |",
-        "|---:|---|---:|---:|---:|---:|",
-    ]
-    for run in gpu["runs"]:
-        lines.append(
-            f"| {run['streams']} | {'on' if run['graphs'] else 'off'} | {_number(run['tokens_per_s'])} | "
-            f"{_number(run['limit_tokens_per_s'])} | {run['tokens_per_s'] / run['limit_tokens_per_s']:.0%} | "
-            f"{run['peak_mib']:.0f} MiB |"
-        )
-    return title + "\n\n" + "\n".join(lines)
