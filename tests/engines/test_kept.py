@@ -216,7 +216,7 @@ def test_a_worker_s_cap_is_lowered_and_restored_by_signals(tmp_path: Path) -> No
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGUSR1)
-    assert process.stdout.readline() == f"{128 / 1024}\n"
+    assert process.stdout.readline() == f"{192 / 1024}\n"
     process.send_signal(signal.SIGUSR2)
     assert process.stdout.readline() == "1.0\n"
     said, _ = process.communicate("a step\n", timeout=30)

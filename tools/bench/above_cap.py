@@ -12,7 +12,7 @@ import aiohttp
 from tools.bench.checkpoint import prompt
 
 OTHERS = 4
-SHORT_TOKENS = 8
+SHORT_TOKENS, ANSWER_TOKENS = 8, 512
 GIVE_UP_S, RECOVERS_S = 120.0, 30.0
 AGAIN_S = 1.0
 
@@ -29,7 +29,7 @@ async def attempt(
     async with aiohttp.ClientSession(timeout=timeout) as session:
         begun = [asyncio.Event() for _ in range(others)]
         answers = [
-            asyncio.create_task(_streamed(session, url, context // 2, one, f"other {index}"))
+            asyncio.create_task(_streamed(session, url, ANSWER_TOKENS, one, f"other {index}"))
             for index, one in enumerate(begun)
         ]
         await asyncio.gather(*(one.wait() for one in begun))

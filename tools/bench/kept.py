@@ -25,6 +25,8 @@ LOWER_CAP = Path(__file__).with_name("lower_cap")
 READY_S = 1200.0  # Marlin is compiled for the card at hand at its first use
 SOAK = (sys.executable, "-m", "sidecar", "soak", "--json")
 NOT_WELL = 1
+# The attempt's prompt, and the tokens of one step of it: what a step makes is far more than the cap leaves.
+LONG, LONG_STEP = 4096, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,12 @@ class Wanted:
     context: int = 1024
     device: str = "cuda"
 
-    def flags(self, folder: Path, streams: int) -> tuple[str, ...]:
+    def flags(self, folder: Path, streams: int, context: int | None = None) -> tuple[str, ...]:
         """The sidecar's own, for the model in the folder."""
         budget = "--vram_budget" if self.device == "cuda" else "--memory_budget"
         return (
             "--model_path", str(folder), "--device", self.device, budget, f"{self.budget_mib}MiB",
-            "--context_size", str(self.context), "--parallel", str(streams),
+            "--context_size", str(context or self.context), "--parallel", str(streams),
         )  # fmt: skip
 
 
@@ -120,14 +122,14 @@ def attempted(wanted: Wanted, folder: Path) -> dict[str, Any]:
     environ = {"PYTHONPATH": str(LOWER_CAP), "HF_HUB_OFFLINE": "1"}
     # Where the driver's library is, on some machines.
     environ |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    flags = wanted.flags(folder, above_cap.OTHERS * 2)
+    flags = (*wanted.flags(folder, 2 * above_cap.OTHERS, LONG), "--batch_size", str(LONG_STEP))
     with tempfile.TemporaryDirectory() as place, program(Path(place), *flags, **environ) as server:
         until(server.ready, "ready", READY_S)
         worker = server.child()
         return asyncio.run(
             above_cap.attempt(
                 server.url,
-                wanted.context,
+                LONG,
                 lambda: worker.send_signal(signal.SIGUSR1),
                 lambda: worker.send_signal(signal.SIGUSR2),
             )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 import sys
 
-# Enough for steps of a few tokens, too little for those of a long prompt.
-MORE_BYTES = 32 * 1024 * 1024
+# The allocator grows by segments of 20 MiB. A step of one token for each of a few requests takes some;
+# one layer of an 8B model makes 170 MiB of 2048 tokens.
+MORE_BYTES = 96 * 1024 * 1024
 
 
 def lower(*_: object) -> None:
