@@ -208,8 +208,10 @@ def fewer_requests(demand: Demand, budget_mib: float) -> int | None:
 
 
 def needed_budget_mib(demand: Demand) -> int:
-    """The smallest budget that takes the start, in whole steps of 256 MiB."""
-    return int(-(-demand.least_mib / FILL // 256) * 256)
+    """The smallest budget that takes the start, in whole steps of 256 MiB; of 16 below 1 GiB."""
+    least_mib = demand.least_mib / FILL
+    step_mib = 256 if least_mib > 1024 else 16
+    return int(-(-least_mib // step_mib) * step_mib)
 
 
 def named_parts(of: Demand | Plan) -> list[tuple[str, float]]:

@@ -91,13 +91,19 @@ def _serve(argv: Sequence[str]) -> int:
 
 
 def _served(argv: Sequence[str], prog: str) -> int:
+    from sidecar.errors import ConfigError
     from sidecar.settings import load
 
     settings = load(argv, os.environ, prog)
     # Last, since it takes longest: what can not be used is said at once.
     from sidecar.serve import serve as serve_until_told
 
-    return serve_until_told(settings)
+    code = serve_until_told(settings)
+    if code == ConfigError.exit_code:
+        from sidecar.plan_command import show_refused
+
+        show_refused(settings)
+    return code
 
 
 def _download(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from sidecar.progress import shown
 from sidecar.registry import Registry, load_registry
 from sidecar.settings import Settings, load
 from sidecar.settings_parse import size_mib
+
+log = logging.getLogger("sidecar.plan")
 
 PROG = "llm-sidecar plan"
 
@@ -54,6 +57,20 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         show_plan(Console(highlight=False), explained, memory(rows[0][0], targets[0]))
     refused = any(isinstance(one, Estimate) and one.plan is None for one in rows[0])
     return ConfigError.exit_code if refused else 0
+
+
+def show_refused(settings: Settings) -> None:
+    """After a start that was refused: the arithmetic, if the model is too large. Otherwise nothing."""
+    registry = load_registry(settings.profiles_path)
+    profile = registry.select(settings.profile, settings.overrides())
+    held_to = target_here(profile, settings, gpu.look())
+    ((found,),) = _rows([profile], [held_to], settings, registry)
+    if not isinstance(found, Estimate) or found.plan is not None:
+        return
+    if settings.log_format == "json":  # what reads lines of a log takes no table
+        log.error("the plan", extra={"plan": as_json(profile.name, [found], [held_to])})
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(memory(found, held_to))
 
 
 def _flags() -> argparse.ArgumentParser:

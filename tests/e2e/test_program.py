@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import CLEAN, Program, finished, free_port, program, until
+from tests.e2e.program import CLEAN, Program, finished, free_port, program, serving, until
 
 
 def test_the_ready_screen_says_it_all(server: Program) -> None:
@@ -72,6 +72,21 @@ def test_a_load_that_can_not_succeed_ends_the_start(tmp_path: Path) -> None:
     assert "The model could not be loaded: " in out
     assert "starting again" not in out + err
     assert "Traceback" not in out
+
+
+@pytest.mark.llama
+@pytest.mark.usefixtures("llama_server_path")
+def test_what_does_not_fit_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
+    small = {**serving("embedded-gguf"), "MEMORY_BUDGET": "32MiB", "PORT": str(free_port())}
+    code, out, err = finished(**small)
+    assert code == 78
+    assert "does not fit: process, weights and workspace are" in out
+    for part in ("process", "weights", "workspace", "keys and values", "margin", "use a budget of"):
+        assert part in err
+    code, out, err = finished(**small, LOG_FORMAT="json")
+    assert (code, out) == (78, "")
+    (plan,) = json.loads(err.splitlines()[-1])["plan"]["plans"]
+    assert plan["fits"] is False
 
 
 def test_a_taken_port_is_named_before_anything_is_loaded(server: Program) -> None:

@@ -477,7 +477,7 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
                 return
             state = await failed(made)
             assert "weights, workspace and CUDA context are 4" in state.reason
-            assert "a budget of 512 MiB" in state.reason
+            assert "use a budget of 4" in state.reason
             assert state.exit_code == 78
         await until(lambda: children() == [], "nobody is left")
 

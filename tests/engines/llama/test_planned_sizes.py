@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sidecar.headers import of_files
 from sidecar.llama_args import LlamaFiles, llama_args
 from sidecar.llama_demand import llama_demand
 from sidecar.profiles import Profile
-from tests.e2e.program import free_port
+from tests.e2e.program import free_port, program, serving, until
 from tests.engines.llama.small_gguf import KINDS, write
 
 pytestmark = pytest.mark.llama
@@ -47,6 +48,33 @@ def test_weights_keys_and_buffers(file: Path, block: dict[str, Any], llama_serve
     assert planned.weights_mib == pytest.approx(taken["model"], rel=0.03)
     assert planned.needed_pages * planned.page_mib == pytest.approx(taken["KV"], rel=0.03)
     assert taken["compute"] * 0.97 <= planned.workspace_mib <= taken["compute"] * 1.4 + 2
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_resident_memory(file: Path, slots: int, llama_server_path: str, tmp_path: Path) -> None:
+    """After prompts and answers of the whole context on every slot."""
+    registry = tmp_path / "profiles.yaml"
+    registry.write_text(f"""
+profiles:
+  small:
+    backend: llamacpp
+    model_id: small
+    gpu: {{max_model_len: 512, max_concurrent_requests: {slots}}}
+    llamacpp: {{model_path: {file}, threads: 1}}
+""")
+    environ = {"LLM_PROFILES_CONFIG_PATH": str(registry), **serving("small"), "MEMORY_BUDGET": "1GiB"}
+    with program(tmp_path, **environ) as served:
+        until(served.ready, "ready")
+        with ThreadPoolExecutor(slots) as clients:
+            asked = [clients.submit(served.post, "/v1/completions", **long(at)) for at in range(2 * slots)]
+        assert [one.result()[0] for one in asked] == [200] * len(asked)
+        plan = served.get("/health")[1]["plan"]
+        resident_mib = served.child().memory_info().rss / 2**20
+    assert resident_mib == pytest.approx(plan["total_mib"], rel=0.08)
+
+
+def long(at: int) -> dict[str, Any]:
+    return {"prompt": [100 + at] * 400, "max_tokens": 110, "temperature": 0, "logit_bias": {"2": -100}}
 
 
 def said(binary: str, *words: str) -> dict[str, float]:
