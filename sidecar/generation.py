@@ -258,7 +258,8 @@ class Embeddings:
 class EngineStats:
     """What the engine last said of itself; bytes are the device's, 0 where there is none.
 
-    `heard_at` is when it said so, in seconds of the receiver's monotonic clock; None is never.
+    `heard_at` is when it said so, in seconds of the receiver's monotonic clock; None is never. `pid` is
+    the process that holds the memory, where its own allocator does not tell.
     """
 
     running: int = 0
@@ -271,3 +272,4 @@ class EngineStats:
     cuda_device_count: int = 0
     device_name: str = ""
     heard_at: float | None = None
+    pid: int | None = None

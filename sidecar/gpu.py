@@ -27,7 +27,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One card: bytes used and in all, degrees Celsius where the card says."""
+    """One card: bytes used and in all, degrees Celsius where the card says.
+
+    `by_process` are (process id, bytes), as far as the driver tells; in a container it is often empty.
+    """
 
     index: int
     name: str
@@ -35,6 +38,7 @@ class GpuReading:
     memory_used_bytes: int
     memory_total_bytes: int
     temperature_celsius: float | None
+    by_process: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,16 @@ def card(nvml: Any, index: int) -> GpuReading:
         memory_used_bytes=int(memory.used),
         memory_total_bytes=int(memory.total),
         temperature_celsius=_temperature(nvml, handle),
+        by_process=_processes(nvml, handle),
     )
+
+
+def _processes(nvml: Any, handle: Any) -> tuple[tuple[int, int], ...]:
+    try:
+        found = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except Exception:  # not every driver, and no card in slices, names them
+        return ()
+    return tuple((one.pid, int(one.usedGpuMemory)) for one in found if one.usedGpuMemory is not None)
 
 
 def _temperature(nvml: Any, handle: Any) -> float | None:

@@ -129,7 +129,7 @@ TABLE: tuple[Setting, ...] = (
         "WATCHDOG_DRY_RUN",
         _truth,
         "1 or 0",
-        "Do everything but the restart, and say what would have been done.",
+        "Restart nothing and ask the sidecar for nothing, but say what would have been done.",
         "dry-run",
         switch=True,
     ),

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from watchdog.asks import Ask
 from watchdog.decision import Restart
 from watchdog.observation import Drain, Report
+from watchdog.report import Answer
 
 log = logging.getLogger("watchdog")
 KEPT = 200
@@ -92,6 +94,18 @@ class Journal:
         used_mib = [strike.used_mib for strike in wish.readings if strike.used_mib is not None]
         facts = {"cause": wish.cause, "gpu": wish.gpu, "used_mib": used_mib, "own_mib": own_mib}
         return self.record(kind, text, logging.WARNING, **facts, **more)
+
+    def step(self, ask: Ask, limit_mib: float, said: str, answer: Answer | None) -> Entry:
+        """One step of the ladder: what was asked for at which reading, and what came of it."""
+        level = logging.INFO if ask.step == "recover" else logging.WARNING
+        facts: dict[str, Any] = {"own_mib": ask.own_mib, "limit_mib": limit_mib, "done": False}
+        if answer is not None:
+            facts |= {
+                name: getattr(answer, name) for name in ("done", "before_mib", "after_mib", "freed_mib")
+            }
+        share = ask.own_mib / limit_mib
+        text = f"own {ask.own_mib:.0f} MiB, {share:.1%} of {limit_mib:.0f}; {said}"
+        return self.record(ask.step.replace("_", " "), text, level, **facts)
 
     def follow(self, entry: Entry, asked_s: float, boot_id: str | None) -> None:
         """From now on `heard` completes this entry, once the new boot is ready."""

@@ -1,4 +1,4 @@
-"""Look, decide, look again, act, record; once per interval, for ever.
+"""Look, ask, decide, look again, act, record; once per interval, for ever.
 
 `tick` is the whole story of one look and holds no clock of its own: a test gives it a list of
 observations and a virtual clock. `run` is the only place that sleeps. Nothing that happens in a tick
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 
+from watchdog.asks import Ask, before_restart, climb
 from watchdog.decision import (
     Alert,
     Decision,
@@ -27,6 +29,7 @@ from watchdog.decision import (
 )
 from watchdog.journal import Journal
 from watchdog.observation import Container, Observation, Report
+from watchdog.report import Answer
 from watchdog.restarter import Done, Outcome, Refused, Unsure
 from watchdog.state import Limits, State
 from watchdog.tally import Tally
@@ -36,9 +39,16 @@ log = logging.getLogger("watchdog")
 FOLLOW_S = 1.0
 
 
+def _nobody(boot_id: str, ask: Ask) -> Answer | None:  # noqa: ARG001 - the shape of `Parts.ask`
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything around the decision. `clock` counts the time of a suspended machine too."""
+    """Everything around the decision. `clock` counts the time of a suspended machine too.
+
+    `ask` asks the boot of that id for something; without an answer nothing has changed.
+    """
 
     limits: Limits
     clock: Callable[[], float]
@@ -50,12 +60,13 @@ class Parts:
     stop: Event
     dry_run: bool = False
     reads_locally: bool = False
+    ask: Callable[[str, Ask], Answer | None] = _nobody
 
 
 def tick(parts: Parts, state: State) -> State:
     """One look, and what follows from it."""
     seen = parts.observe()
-    after, decision = decide(parts.limits, state, seen)
+    after, decision = decide(parts.limits, _climb(parts, state, seen), seen)
     if isinstance(decision, Restart):
         after, seen = _act(parts, after, decision)
     # Once somebody was restarted, that must be remembered, even if it can not be written down.
@@ -73,6 +84,25 @@ def run(parts: Parts, state: State | None = None) -> State:
         next_s = max(next_s + parts.limits.interval_s, parts.clock())
         _rest(parts, next_s)
     return state
+
+
+def _climb(parts: Parts, state: State, seen: Observation) -> State:
+    """Ask for what the rung calls for; whatever becomes of it, the look goes on."""
+    stood, asks = climb(parts.limits, state.stood, seen)
+    for ask in asks:
+        _guarded(partial(_ask, parts, stood.boot_id, ask), parts)
+    return replace(state, stood=stood)
+
+
+def _ask(parts: Parts, boot_id: str, ask: Ask) -> None:
+    if parts.dry_run:
+        answer = None
+        said = "nothing is asked in a dry run"
+    else:
+        answer = parts.ask(boot_id, ask)
+        said = answer.said if answer else "no answer"
+    if ask.step:
+        parts.journal.step(ask, parts.limits.limit_mib, said, answer)
 
 
 def _act(parts: Parts, state: State, wish: Restart) -> tuple[State, Observation]:
@@ -94,6 +124,10 @@ def _act(parts: Parts, state: State, wish: Restart) -> tuple[State, Observation]
 
 def _restart(parts: Parts, state: State, wish: Restart, seen: Observation, target: Container) -> State:
     """The call, and what is remembered of its outcome."""
+    own_mib = wish.readings[-1].own_mib if wish.readings else None
+    if (drain := before_restart(parts.limits, seen, own_mib)) and seen.report:
+        # The call's SIGTERM drains; who arrives while Docker makes up its mind is told so already.
+        _guarded(partial(_ask, parts, seen.report.boot_id, drain), parts)
     asked_s = parts.clock()
     log.warning("restarting %s: %s", target.name, wish.reason, extra={"event": "restarting"})
     parts.tally.restarting = True

@@ -72,7 +72,10 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the sidecar says of itself. `age_s` is how old its own figure is."""
+    """What the sidecar says of itself. `age_s` is how old its own figure is.
+
+    `takes` are the asks that it understands, none where it is older than they are.
+    """
 
     boot_id: str
     phase: str
@@ -81,6 +84,7 @@ class Report:
     running: int = 0
     waiting: int = 0
     last_drain: Drain | None = None
+    takes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from watchdog.attribution import attributed, fresh_s
 from watchdog.observation import Observation, Report, Target
 from watchdog.probe import Probe
 from watchdog.readers import Reader
+from watchdog.rungs import LOWEST
 from watchdog.state import Limits
 
 # Two calls to the engine, each of which has 5 s of its own.
@@ -43,8 +44,8 @@ class Observer:
             return seen
         report = self._report()
         seen = replace(seen, look=self._reader.look(container), report=report)
-        if any(card.used_mib > self._limits.limit_mib for card in seen.cards.values()):
-            # Whose memory it is matters only above the limit, and asking costs a second call.
+        if any(card.used_mib > self._limits.limit_mib * LOWEST for card in seen.cards.values()):
+            # Whose memory it is matters only near the limit, and asking costs a second call.
             processes = self._reader.processes(container)
             age_s = fresh_s(self._limits.interval_s)
             seen = replace(seen, look=attributed(seen.look, processes, container.pids, report, age_s))

@@ -52,11 +52,12 @@ def build(config: Config, stop: threading.Event) -> Parts:
         restart=Restarter(engine, config.stop_s, stop).restart,
         report=tell,
         journal=Journal(),
-        # A look at its slowest: the engine, two readings, the sidecar's report.
-        tally=Tally(limits, clock, time.time, config.dry_run, 2 * config.probe_timeout_s + 12),
+        # A look at its slowest: the engine, two readings, the sidecar's report, three asks.
+        tally=Tally(limits, clock, time.time, config.dry_run, 2 * config.probe_timeout_s + 30),
         stop=stop,
         dry_run=config.dry_run,
         reads_locally=config.reader == "nvml",
+        ask=lambda boot_id, ask: report.ask_for(config.control_socket, boot_id, limits.limit_mib, ask),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from watchdog.breaker import Allowance, Breaker
 from watchdog.observation import Card, Container, Observation
+from watchdog.rungs import Stood
 
 # What Docker may need beyond the stop timeout: to reap the old process and to start the new one.
 SETTLE_MARGIN_S = 45.0
@@ -136,6 +137,7 @@ class State:
     breaker: Breaker = field(default_factory=Breaker)
     alerts: Mapping[str, str] = field(default_factory=dict)
     raised: frozenset[str] = frozenset()
+    stood: Stood = field(default_factory=Stood)
 
 
 def _differ(before: str | None, after: str | None) -> bool:

@@ -242,7 +242,9 @@ class LlamaServerEngine:
                 log.debug("no pulse from llama-server", exc_info=True)  # its end is noticed elsewhere
             else:
                 look = self._launch.look(boot.child.pid)
-                self._stats = replace(look, running=boot.open_streams, heard_at=time.monotonic())
+                self._stats = replace(
+                    look, running=boot.open_streams, heard_at=time.monotonic(), pid=boot.child.pid
+                )
             await asyncio.sleep(min(PULSE_S, limit_s / 10))
         log.error("llama-server said nothing for %g s; killing it", limit_s)
         boot.cause = EngineStalled(f"The engine did not answer for {limit_s:g} s and is being restarted.")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.asks import Ask
 from watchdog.observation import Drain, Report
-from watchdog.report import ask, parse
+from watchdog.report import Answer, ask, ask_for, parse, parse_answer
 
 SAID: dict[str, Any] = {
     "boot_id": "b1",
@@ -117,9 +119,37 @@ def test_more_than_was_agreed_on_does_no_harm() -> None:
     assert parse(json.dumps(SAID | {"new": [1]}).encode()) == REPORT
 
 
+def test_a_newer_sidecar_says_what_it_takes() -> None:
+    said = SAID | {"takes": ["warn", "trim"]}
+    assert parse(json.dumps(said).encode()) == replace(REPORT, takes=frozenset({"warn", "trim"}))
+    assert parse(json.dumps(SAID | {"takes": 7}).encode()) is None
+
+
+def test_asked_for_something(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    line = (
+        b'{"done": true, "said": "freed 5 MiB", "before_mib": 9, "after_mib": 4.0, "freed_mib": 5, "x": 1}\n'
+    )
+    with sidecar(tmp_path / "s", lambda connection: connection.sendall(line), asked) as path:
+        told = ask_for(path, "b1", 10752.0, Ask("trim", 10600.0, 180.0))
+    assert told == Answer(True, "freed 5 MiB", 9.0, 4.0, 5.0)
+    question = {"ask": "trim", "boot_id": "b1", "own_mib": 10600.0, "limit_mib": 10752.0, "lease_s": 180.0}
+    assert [json.loads(line) for line in asked] == [question]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{}\n", b"7\n", b"[]\n", b'{"done": true, "said": 7}\n', b'{"done": 1, "freed_mib": -1}\n'],
+)
+def test_an_odd_answer_is_none(tmp_path: Path, answer: bytes) -> None:
+    with sidecar(tmp_path / "s", lambda connection: connection.sendall(answer)) as path:
+        assert ask_for(path, "b1", 10752.0, Ask("warn", 10600.0, 180.0)) is None
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(line: bytes) -> None:
     assert parse(line) is None
+    assert parse_answer(line) is None
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
