@@ -33,6 +33,7 @@ usage: llm-sidecar COMMAND [flags]
   warm       load the model once: download it, compile its kernels, answer nothing
   profiles   every model of the registry, and whether it fits this machine
   plan       explain a profile: every value and what set it, and the child's command line
+  events     what happened to the memory and the engine, and why (--follow goes on with it)
   doctor     what is here, what is missing, and what to do about it
 
 Every other command takes the flags of the server: llm-sidecar serve --help
@@ -185,6 +186,12 @@ def _plan(argv: Sequence[str]) -> int:
     return plan(argv, os.environ)
 
 
+def _events(argv: Sequence[str]) -> int:
+    from sidecar.events_command import events
+
+    return events(argv, os.environ)
+
+
 def _doctor(argv: Sequence[str]) -> int:
     from sidecar.doctor.command import doctor
 
@@ -221,5 +228,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "warm": _warm,
     "profiles": _profiles,
     "plan": _plan,
+    "events": _events,
     "doctor": _doctor,
 }

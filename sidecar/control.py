@@ -1,33 +1,53 @@
-"""The control socket: what the sidecar says of itself to the watchdog, and to nobody else.
+"""The control socket: what the sidecar says of itself to the watchdog, and does for it; for nobody else.
 
-One question and one answer per connection, each a line of JSON: `{"ask": "report"}` gives the
-report below. The socket lies in a volume that only the two containers share; that is its whole
-access control, since a watchdog without capabilities and a sidecar without root are strangers to
-each other's files. Nothing here can be asked to stop, to load or to read anything.
+One question and one answer per connection, each a line of JSON:
+
+    {"ask": "report"}                                              the report below
+    {"ask": "warn", "boot_id": "...", "own_mib": 10400, "lease_s": 180}
+                                                                   {"done": true, "said": "...", ...}
+
+The report's `takes` names the asks that are understood, so that either side may be the older one. What is
+asked for is harmless and ends by itself (`sidecar.pressure`), and only the boot that it is meant for
+obeys. The socket lies in a volume that only the two containers share; that is its whole access control,
+since a watchdog without capabilities and a sidecar without root are strangers to each other's files.
+Nothing here can be asked to stop, to load or to read anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sidecar.budget import CUDA_CONTEXT_MIB, MIB
-from sidecar.generation import EngineStats
-from sidecar.service import Drained, Service
+import msgspec
+
+from sidecar.own_memory import Own
+from sidecar.pressure import TAKES, Asked
+from sidecar.run import Drained
+from sidecar.service import Service
 
 log = logging.getLogger("sidecar.control")
 
 QUESTION_BYTES = 1024
 QUESTION_SECONDS = 2.0
+LEASE_SECONDS = 180.0
 LAST_DRAIN = "last_drain.json"
+
+
+class Question(msgspec.Struct):
+    """One line. All but `ask` are for what is more than a report."""
+
+    ask: Literal["report"] | Asked
+    boot_id: str = ""
+    own_mib: float | None = None
+    lease_s: float = LEASE_SECONDS
 
 
 class Control:
@@ -36,16 +56,18 @@ class Control:
     def __init__(self, service: Service, folder: Path) -> None:
         self._service = service
         self._record = folder / LAST_DRAIN
-        self.boot_id = uuid.uuid4().hex
+        self.boot_id = service.events.boot_id
         self._last_drain = _read(self._record)
 
     def report(self) -> dict[str, Any]:
-        """What is known right now, from memory. `own_mib` is null where no card is used."""
-        stats = self._service.stats()
+        """What is known right now, from memory. `own_mib` is null where nobody measured a card's memory."""
+        stats, memory = self._service.stats(), self._service.pressure.now()
         return {
             "boot_id": self.boot_id,
             "phase": self._service.phase(),
-            "own_mib": own_mib(stats),
+            "own_mib": witness(memory.own),
+            "rung": memory.rung.word,
+            "takes": TAKES,
             "age_s": None if stats.heard_at is None else round(time.monotonic() - stats.heard_at, 3),
             "running": self._service.gate.running,
             "waiting": self._service.gate.waiting,
@@ -58,24 +80,35 @@ class Control:
         with contextlib.suppress(OSError):  # a full disk must not keep us from stopping
             self._record.write_text(text, encoding="utf-8")
 
+    async def _said(self, question: Question) -> dict[str, Any]:
+        if question.ask == "report":
+            return self.report()
+        if question.boot_id != self.boot_id:
+            return {"done": False, "said": "that was meant for another boot"}
+        outcome = await self._service.pressure.ask(question.ask, question.own_mib, question.lease_s)
+        return dataclasses.asdict(outcome)
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection. Whoever asks slowly or strangely is not answered."""
         try:
             async with asyncio.timeout(QUESTION_SECONDS):
-                if _asks_for_report(await reader.readline()):
-                    writer.write(json.dumps(self.report()).encode() + b"\n")
-                    await writer.drain()
+                question = msgspec.json.decode(await reader.readline(), type=Question)
+            said = await self._said(question)
+            async with asyncio.timeout(QUESTION_SECONDS):
+                writer.write(json.dumps(said).encode() + b"\n")
+                await writer.drain()
         except (TimeoutError, ValueError, OSError):
             log.debug("a question on the control socket was not understood")
         finally:
             writer.close()
 
 
-def own_mib(stats: EngineStats) -> float | None:
-    """The card's memory that is ours: what the allocator holds, and the CUDA context beside it."""
-    if not stats.memory_reserved_bytes:
-        return None
-    return round(stats.memory_reserved_bytes / MIB + CUDA_CONTEXT_MIB, 1)
+def witness(own: Own | None) -> float | None:
+    """Our figure as the watchdog may use it: the card's memory, and measured.
+
+    It decides whose memory it is that is over the line. A plan would always clear us.
+    """
+    return round(own.mib, 1) if own is not None and own.on_card and own.is_measured else None
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +135,6 @@ async def listening(service: Service, path: Path | None) -> AsyncIterator[Contro
             server.close()
             with contextlib.suppress(OSError):
                 os.unlink(str(path))
-
-
-def _asks_for_report(line: bytes) -> bool:
-    question = json.loads(line or b"null")
-    return isinstance(question, dict) and question.get("ask") == "report"
 
 
 def _read(record: Path) -> dict[str, Any] | None:

@@ -90,5 +90,11 @@ class Engine(Protocol):
         is in the way of the next request.
         """
 
+    async def trim(self) -> float | None:
+        """Give back memory that nobody uses; the MiB that came free, None where there is nothing to give.
+
+        Raises EngineError when the engine ends meanwhile.
+        """
+
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
         """The vector of each text or list of token ids. Raises Unsupported where there are none."""

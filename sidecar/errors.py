@@ -11,6 +11,7 @@
     │  ├─ NotLoaded             the model was let go of, or never asked for
     │  ├─ QueueFull             as many wait as may wait
     │  ├─ QueueTimeout          waited as long as one may wait
+    │  ├─ MemoryPressure        memory is close to its budget
     │  └─ Draining              the service is stopping
     ├─ Cut                   ended from outside
     │  ├─ DeadlineExceeded      the request's own time is over
@@ -134,6 +135,12 @@ class QueueTimeout(Unavailable):
     """The request waited for its turn as long as it may."""
 
     code = "queue_timeout"
+
+
+class MemoryPressure(Unavailable):
+    """Memory is close to its budget, so nothing new is begun."""
+
+    code = "memory_pressure"
 
 
 class Draining(Unavailable):

@@ -63,6 +63,7 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._held: SidecarError | None = None
         self._pace = Pace()
 
     @property
@@ -99,6 +100,14 @@ class Gate:
             return None
         return Draining("The service is stopping and takes no new work.", retry_after_s=10)
 
+    def hold(self, refusal: SidecarError | None) -> None:
+        """Take nobody new, for that reason, until told None. Those who run or wait go on."""
+        self._held = refusal
+
+    def held(self) -> SidecarError | None:
+        """Why nobody new is taken for now."""
+        return self._held
+
     async def idle(self) -> None:
         """Wait until nobody runs or waits."""
         await self._idle.wait()
@@ -107,8 +116,8 @@ class Gate:
     async def place(self) -> AsyncIterator[Turn]:
         """Hold a place in the queue inside the block; call what it gives, with the price, for a slot.
 
-        Raises Draining, NotReady or QueueFull at once; the turn raises QueueTimeout when it does
-        not come in time. Leaving or being cancelled frees the place in every state.
+        Raises Draining, what it is held for, NotReady or QueueFull at once; the turn raises QueueTimeout
+        when it does not come in time. Leaving or being cancelled frees the place in every state.
         """
         ticket = self._arrive()
         try:
@@ -117,8 +126,8 @@ class Gate:
             self._leave(ticket)
 
     def _arrive(self) -> int:
-        if (closed := self.closed()) is not None:
-            raise closed
+        if (refusal := self.closed() or self.held()) is not None:
+            raise refusal
         if self._ledger.slots == 0:
             raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)
         ticket = self._ledger.arrive()

@@ -17,8 +17,10 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sidecar.budget import MIB
 from sidecar.errors import tree
 from sidecar.gpu import GpuReading, GpuWatch
+from sidecar.own_memory import Memory
 
 OUTCOMES = frozenset({"success", "cancelled", *tree()})
 DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -49,6 +51,10 @@ class Metrics:
     def watch_running(self, running: Callable[[], int]) -> None:
         """Where `active_requests` is read from."""
         self._active.set_function(lambda: float(running()))
+
+    def watch_memory(self, memory: Callable[[], Memory]) -> None:
+        """Where the series of our own memory are read from."""
+        self.registry.register(_Memory(memory, self.gpu))
 
     def answered(self, outcome: str, seconds: float) -> None:
         """One generation ended: `success`, `cancelled`, or the code of its error."""
@@ -84,8 +90,43 @@ class _Cards(Collector):
             yield _family("gpu_temperature_celsius", "Temperature of the card.", warm)
 
 
-def _family(name: str, text: str, values: dict[str, float]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=["gpu"])
-    for gpu, value in values.items():
-        family.add_metric([gpu], value)
+class _Memory(Collector):
+    """Our own memory against its budget; a series is absent, never zero, while nobody can tell."""
+
+    def __init__(self, memory: Callable[[], Memory], gpu: GpuWatch) -> None:
+        self._memory = memory
+        self._gpu = gpu
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._memory()
+        used = {} if now.own is None else {"own": now.own.mib * MIB}
+        if cards := self._gpu.cards():
+            used["card"] = float(sum(card.memory_used_bytes for card in cards))
+        if used:
+            yield _family(
+                "llm_sidecar_vram_used_bytes",
+                "Memory in use: our own (resident memory without a card), and of all cards here.",
+                used,
+                "scope",
+            )
+        if now.budget_mib is not None:
+            yield _value(
+                "llm_sidecar_vram_budget_bytes",
+                "What our own memory may be: VRAM_BUDGET, or MEMORY_BUDGET without a card.",
+                now.budget_mib * MIB,
+            )
+        if now.kv_total is not None and now.kv_reserved is not None:
+            text = "Tokens of KV memory that requests have reserved."
+            yield _value("llm_sidecar_kv_tokens_reserved", text, now.kv_reserved)
+            yield _value("llm_sidecar_kv_tokens_total", "Tokens of KV memory in all.", now.kv_total)
+
+
+def _value(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _family(name: str, text: str, values: dict[str, float], label: str = "gpu") -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for which, value in values.items():
+        family.add_metric([which], value)
     return family

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.budget import CUDA_CONTEXT_MIB, MIB
+from sidecar.budget import CUDA_CONTEXT_MIB, MIB, Plan
 from sidecar.engine import Ready, ServiceState
 from sidecar.generation import EngineStats
+from sidecar.ladder import Rung
 
 Source = Literal["allocator", "driver", "plan", "resident"]
 
@@ -38,6 +39,18 @@ class Own:
     def is_measured(self) -> bool:
         """Whether somebody looked; a plan never climbs, and clears nobody."""
         return self.source != "plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that there is to say of memory now; KV in tokens. None is not known, or no limit."""
+
+    own: Own | None
+    budget_mib: float | None
+    rung: Rung
+    kv_reserved: int | None
+    kv_total: int | None
+    plan: Plan | None
 
 
 def own_memory(

@@ -33,6 +33,14 @@ class Run:
             self.task.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a drain ended: answers that were finished, and answers that had to be cut."""
+
+    finished: int
+    cut: int
+
+
 async def closed(task: asyncio.Task[Any]) -> None:
     """Cancel the task and wait, within reason, until it has cleaned up."""
     # A task that is being cancelled (its deadline) is cleaning up; a second cancellation would cut

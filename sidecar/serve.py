@@ -28,9 +28,11 @@ from sidecar.api.connection import http_config
 from sidecar.control import Control
 from sidecar.engine import Engine, Failed, ServiceState
 from sidecar.errors import PortInUse
+from sidecar.events import Events
 from sidecar.gate import Gate
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
+from sidecar.pressure import Budgets
 from sidecar.profiles import Profile
 from sidecar.progress import Show
 from sidecar.registry import Registry, load_registry
@@ -56,19 +58,25 @@ class Parts:
     profile: Profile
 
 
-def build(settings: Settings) -> Parts:
-    """Put the parts together. Loads nothing; StartError when a part can not be made."""
+def build(settings: Settings, events: Events | None = None) -> Parts:
+    """Put the parts together. Loads nothing; StartError when a part can not be made.
+
+    Without `events` what happens is only kept in memory: the file is the serving process's alone.
+    """
+    events = events or Events()
     registry = load_registry(settings.profiles_path)
     profile = registry.select(settings.profile, settings.overrides())
     metrics = Metrics(CollectorRegistry())
     service = Service(
-        _shelf(registry, profile, settings),
+        _shelf(registry, profile, settings, events),
         served_model(profile),
         Gate(settings.max_queue, settings.queue_timeout_s, settings.queue_patience_s),
         metrics,
         autoload=settings.autoload,
         drain_s=settings.drain_s,
         log_prompts=settings.log_prompts,
+        events=events,
+        budgets=Budgets(settings.vram_budget_mib, settings.memory_budget_mib),
     )
     app = create_app(
         service,
@@ -94,7 +102,7 @@ def served_model(profile: Profile) -> ServedModel:
     )
 
 
-def _shelf(registry: Registry, first: Profile, settings: Settings) -> Shelf:
+def _shelf(registry: Registry, first: Profile, settings: Settings, events: Events) -> Shelf:
     """Every profile of the registry, and the one that is served first as it was overridden.
 
     MODEL_ID and MODEL_PATH are about the first one; what else was said stands over every profile.
@@ -110,7 +118,8 @@ def _shelf(registry: Registry, first: Profile, settings: Settings) -> Shelf:
 
     def open_model(model: ServedModel) -> Engine:
         profile = profiles[model]
-        return open_engine(profile if profile is first else registry.select(profile.name, others), settings)
+        chosen = profile if profile is first else registry.select(profile.name, others)
+        return open_engine(chosen, settings, events)
 
     return Shelf(tuple(profiles), open_model)
 
@@ -123,7 +132,7 @@ def serve(settings: Settings) -> int:
         listening(settings.host, settings.port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(run(settings, build(settings), listener))
+        return runner.run(run(settings, build(settings, Events(settings.events_path)), listener))
 
 
 async def warm(settings: Settings, show: Show) -> ServiceState:
@@ -178,9 +187,11 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     warn_if_open(settings)
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
         async with control.listening(parts.service, settings.control_socket) as watchdog:
+            parts.service.events.begin()
             await parts.service.start()
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             watching = asyncio.create_task(parts.metrics.gpu.run())
+            looking = asyncio.create_task(parts.service.pressure.run())
             loading = announce(parts.service, parts.profile, settings, listener)
             refused = asyncio.create_task(_refused(loading))
             await _first(serving, refused, stop.asked)
@@ -197,19 +208,15 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
             # takes with it what it has not passed on: answers whose status line had already arrived.
             await asyncio.sleep(LINGER_SECONDS)
             exit_code = refused.result() if refused.done() else 0
-            await _cancelled(watching, refused)
+            await _cancelled(watching, looking, refused)
     return exit_code
 
 
 async def _drain(service: Service, seconds: float, watchdog: Control | None) -> None:
-    log.info(
-        "stopping: %d running and %d waiting may finish within %g s",
-        service.gate.running,
-        service.gate.waiting,
-        seconds,
-    )
+    running = f"{service.gate.running} running and {service.gate.waiting} waiting"
+    service.events.record("stop", f"stopping: {running} may finish within {seconds:g} s", by="signal")
     result = await service.drain(seconds)
-    log.info("drained: %d answers finished, %d cut", result.finished, result.cut)
+    service.events.record("stopped", f"drained: {result.finished} answers finished, {result.cut} cut")
     if watchdog is not None:
         watchdog.drained(result)
 

@@ -13,30 +13,23 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from sidecar import standing
 from sidecar.engine import Engine, Ready, ServiceState
-from sidecar.errors import Draining, EngineFault, NotLoaded, SidecarError
+from sidecar.errors import Draining, EngineFault, NotLoaded, OutOfMemory, SidecarError
 from sidecar.event_order import EventOrder
+from sidecar.events import Events
 from sidecar.gate import Gate, Hold
 from sidecar.generation import Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 from sidecar.held import Held
 from sidecar.metrics import Metrics
-from sidecar.run import CLOSE_SECONDS, Run, closed, until
+from sidecar.pressure import Budgets, Pressure
+from sidecar.run import CLOSE_SECONDS, Drained, Run, closed, until
 from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """How a drain ended: answers that were finished, and answers that had to be cut."""
-
-    finished: int
-    cut: int
 
 
 class Service:
@@ -52,6 +45,8 @@ class Service:
         autoload: bool = False,
         drain_s: float = 30.0,
         log_prompts: bool = False,
+        events: Events | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         """`model` is served first. With `autoload` a request for another one is reason to load that."""
         self.shelf = shelf
@@ -65,7 +60,10 @@ class Service:
             shelf, model, self._emptied, gate.closed, max_waiting=gate.max_queue if autoload else None
         )
         self._runs: set[Run] = set()
+        self.events = events or Events()
+        self.pressure = Pressure(gate, self._held, self.events, budgets or Budgets(), metrics.cards)
         metrics.watch_running(lambda: gate.running)
+        metrics.watch_memory(self.pressure.now)
 
     @property
     def model(self) -> ServedModel:
@@ -169,7 +167,7 @@ class Service:
 
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
-        if (closed := self.gate.closed()) is not None:
+        if (closed := self.gate.closed() or self.gate.held()) is not None:
             return closed
         return standing.refusal(self.state(), self.model.id, leaving=self._held.leaving)
 
@@ -218,6 +216,8 @@ class Service:
             run.channel.close()
         except SidecarError as error:
             outcome = error.code
+            if isinstance(error, OutOfMemory):
+                self.pressure.ran_out(error)
             run.channel.close(error)
         except asyncio.CancelledError:
             if run.cut is None:
@@ -227,7 +227,7 @@ class Service:
         except Exception as error:
             outcome = EngineFault.code
             log.exception("generation failed unexpectedly", extra={"generation": request.id})
-            run.channel.close(_unexpected(error))
+            run.channel.close(EngineFault(f"The engine failed unexpectedly ({type(error).__name__})."))
         finally:
             self._record(request, run, outcome, loop.time() - began)
 
@@ -294,7 +294,3 @@ class Service:
             run.end(error)
         if runs:
             await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
-
-
-def _unexpected(error: Exception) -> EngineFault:
-    return EngineFault(f"The engine failed unexpectedly ({type(error).__name__}).")

@@ -20,6 +20,7 @@ from sidecar.profiles import Quantization
 from sidecar.settings_table import TABLE, Setting
 
 EXIT_USAGE = 64
+EVENTS_NAME = "events.jsonl"
 DEFAULT_REGISTRY = Path(__file__).resolve().parent.parent / "config" / "llm_profiles.yaml"
 
 
@@ -57,6 +58,7 @@ class Settings:
     publish_port: int | None = None
     metrics_port: int | None = None
     control_socket: Path | None = None
+    events_file: Path | None = None
     max_queue: int = 32
     queue_timeout_s: float = 60.0
     queue_patience_s: float = 2.0
@@ -69,6 +71,12 @@ class Settings:
     def reached_at(self) -> str:
         """The address under which people reach the service."""
         return self.publish_address or self.host
+
+    @property
+    def events_path(self) -> Path | None:
+        """The file of events: the one that was named, or the one beside the control socket."""
+        beside = None if self.control_socket is None else self.control_socket.with_name(EVENTS_NAME)
+        return self.events_file or beside
 
     def overrides(self) -> Overrides:
         """What stands over the profile."""

@@ -250,6 +250,14 @@ TABLE: tuple[Setting, ...] = (
         "Where the watchdog asks for our own memory, phase and boot; none when not set.",
     ),
     Setting(
+        "events_file",
+        ("EVENTS_FILE",),
+        Path,
+        "the path of a file",
+        "Where events are kept, 8 MiB of them at most; beside CONTROL_SOCKET when not set.",
+        "events_file",
+    ),
+    Setting(
         "max_queue",
         ("MAX_QUEUE",),
         whole(0, 100_000),

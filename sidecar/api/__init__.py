@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sidecar import __version__
-from sidecar.api import admin, docs, health, native, openai
+from sidecar.api import admin, docs, events, health, native, openai
 from sidecar.api.auth import HostCheck, KeyCheck
 from sidecar.api.errors import Refusal, answer
 from sidecar.api.front import Front
@@ -41,6 +41,7 @@ def create_app(
         openai.router(service, ping_s),
         admin.router(service),
         health.router(service, metrics),
+        events.router(service),
     ):
         app.include_router(router)
     app.add_middleware(Front, keys=KeyCheck(api_key), hosts=HostCheck(reached_at, allowed_hosts))

@@ -43,6 +43,7 @@ STATUS: dict[type[errors.SidecarError], Row] = {
     errors.NotLoaded: Row(503, UNAVAILABLE, retry_after_s=30),
     errors.QueueFull: Row(429, "rate_limit_error", retry_after_s=1),
     errors.QueueTimeout: Row(503, UNAVAILABLE, retry_after_s=5),
+    errors.MemoryPressure: Row(503, UNAVAILABLE, retry_after_s=10),
     errors.Draining: Row(503, UNAVAILABLE, retry_after_s=10),
     errors.Cut: Row(500, SERVER, retry=False),
     # The work was done once and did not fit its time: doing it again helps nobody.

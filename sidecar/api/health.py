@@ -9,9 +9,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sidecar.budget import Plan
 from sidecar.engine import Failed, Loading, Ready, Unloaded
 from sidecar.generation import EngineStats
 from sidecar.metrics import TEXT_TYPE, Metrics
+from sidecar.own_memory import Memory
 from sidecar.service import Service
 
 NOT_LOADED = "Model or tokenizer not loaded."
@@ -59,8 +61,11 @@ def is_ready(service: Service) -> bool:
 
 
 def health_body(service: Service) -> dict[str, Any]:
-    """One body for both seeds: `status` and `model_loaded`, and the memory of the device."""
-    state = service.state()
+    """One body for both seeds: `status` and `model_loaded`, and the memory of the device.
+
+    `plan` is where the memory went when the model was loaded, `memory` how it stands now.
+    """
+    state, memory = service.state(), service.pressure.now()
     loaded = isinstance(state, Ready)
     ready = is_ready(service)
     body: dict[str, Any] = {
@@ -72,6 +77,8 @@ def health_body(service: Service) -> dict[str, Any]:
         **_cuda(service.stats()),
         "phase": service.phase(),
         "progress": _progress(service),
+        "plan": None if memory.plan is None else plan_body(memory.plan),
+        "memory": memory_body(memory),
     }
     if isinstance(state, Failed):
         body["reason"] = state.reason
@@ -80,6 +87,31 @@ def health_body(service: Service) -> dict[str, Any]:
     elif isinstance(state, Unloaded):
         body["reason"] = "unloaded on request; POST /models/load loads it"
     return body
+
+
+def plan_body(plan: Plan) -> dict[str, Any]:
+    """The plan's parts in MiB, what is left for requests, and all of it as a sentence."""
+    parts = ("weights_mib", "workspace_mib", "context_mib", "kv_mib", "margin_mib", "total_mib")
+    return {
+        "budget_mib": plan.budget_mib,
+        **{part: round(getattr(plan, part), 1) for part in parts},
+        "kv_tokens": plan.kv_tokens,
+        "full_contexts": plan.full_contexts,
+        "sentence": plan.sentence(),
+    }
+
+
+def memory_body(memory: Memory) -> dict[str, Any]:
+    """Our own memory against its budget. `source` says who measured it; `plan` is nobody."""
+    own = memory.own
+    return {
+        "budget_mib": memory.budget_mib,
+        "used_mib": None if own is None else round(own.mib, 1),
+        "source": None if own is None else own.source,
+        "rung": memory.rung.word,
+        "kv_tokens_reserved": memory.kv_reserved,
+        "kv_tokens_total": memory.kv_total,
+    }
 
 
 def metrics_body(service: Service, metrics: Metrics) -> dict[str, Any]:
@@ -108,6 +140,8 @@ def _short(service: Service) -> dict[str, Any]:
     status = "ready" if is_ready(service) else "starting"
     if service.draining:
         status = "draining"
+    elif service.gate.held() is not None:
+        status = "not admitting"
     elif phase in ("failed", "unloading", "unloaded"):
         status = phase
     return {"status": status, "phase": phase, "progress": _progress(service)}
@@ -123,7 +157,8 @@ def _progress(service: Service) -> float | None:
 def _message(service: Service) -> str:
     if service.draining and isinstance(service.state(), Ready):
         return "The service is stopping and takes no new work."
-    return NOT_LOADED
+    held = service.gate.held()
+    return held.message if held is not None and isinstance(service.state(), Ready) else NOT_LOADED
 
 
 def _cuda(stats: EngineStats) -> dict[str, Any]:

@@ -17,7 +17,7 @@ BODIES = {
     "/v1/embeddings": f'{{"input": "{QUESTION}"}}', "/models/load": MODEL, "/models/unload": MODEL,
 }  # fmt: skip
 GETS = (
-    "/", "/health", "/livez", "/readyz", "/startupz", "/metrics", "/v1/models",
+    "/", "/health", "/livez", "/readyz", "/startupz", "/metrics", "/events", "/v1/models",
     "/docs", "/openapi.json",
 )  # fmt: skip
 _SAFE_HOST = re.compile(r"[A-Za-z0-9.\-\[\]:_]{1,255}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sidecar.ladder import Rung
+
 Shape = dict[str, Any]
 
 TEXT: Shape = {"type": "string"}
@@ -11,6 +13,7 @@ NUMBER: Shape = {"type": "number"}
 COUNT: Shape = {"type": "integer", "minimum": 0}
 FLAG: Shape = {"type": "boolean"}
 TEXT_OR_NULL: Shape = {"type": ["string", "null"]}
+NUMBER_OR_NULL: Shape = {"type": ["number", "null"]}
 OBJECT_OR_NULL: Shape = {"type": ["object", "null"]}
 SHARE_OR_NULL: Shape = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 
@@ -67,7 +70,17 @@ _HEALTH = record(
     memory_reserved_gb=TEXT,
     phase=TEXT,
     progress=SHARE_OR_NULL,
+    plan=OBJECT_OR_NULL,
+    memory=record(
+        budget_mib=NUMBER_OR_NULL,
+        used_mib=NUMBER_OR_NULL,
+        source=TEXT_OR_NULL,
+        rung=always(*(rung.word for rung in Rung)),
+        kv_tokens_reserved=NUMBER_OR_NULL,
+        kv_tokens_total=NUMBER_OR_NULL,
+    ),
 )
+_EVENT = record(id=COUNT, time=TEXT, boot_id=TEXT, kind=TEXT, by=TEXT, text=TEXT)
 _PROBE = record(status=TEXT, phase=TEXT, progress=SHARE_OR_NULL)
 _FIGURES = record(service=TEXT, model_loaded=FLAG, requests_running=COUNT, requests_waiting=COUNT)
 
@@ -89,6 +102,7 @@ ANSWERS: dict[tuple[str, str], dict[str, dict[str, Shape]]] = {
     ("get", "/livez"): {"200": {JSON: record(status=always("ok"))}},
     ("get", "/readyz"): {"200": {JSON: _PROBE}, "503": {JSON: _PROBE}},
     ("get", "/startupz"): {"200": {JSON: _PROBE}, "503": {JSON: _PROBE}},
+    ("get", "/events"): {"200": {JSON: record(boot_id=TEXT, events=listed(_EVENT))}},
     ("get", "/metrics"): {"200": {PLAIN: TEXT, JSON: _FIGURES}},
     ("get", "/"): {"200": {PLAIN: TEXT}},
 }

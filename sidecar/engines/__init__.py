@@ -9,6 +9,7 @@ from sidecar.engines import llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
+from sidecar.events import Events
 from sidecar.fetch import Job
 from sidecar.gpu import look
 from sidecar.pinning import child_environment
@@ -18,11 +19,12 @@ from sidecar.settings import Settings
 from sidecar.worker.messages import WorkerConfig
 
 
-def open_engine(profile: Profile, settings: Settings) -> Engine:
+def open_engine(profile: Profile, settings: Settings, events: Events | None = None) -> Engine:
     """The engine for the profile, not yet started. Raises ConfigError where its program is missing."""
     if profile.backend == "transformers":
-        return WorkerEngine(worker_config(profile, settings), child_environment(profile, settings))
-    return LlamaServerEngine(llama_launch(profile, settings))
+        config, environment = worker_config(profile, settings), child_environment(profile, settings)
+        return WorkerEngine(config, environment, events=events)
+    return LlamaServerEngine(llama_launch(profile, settings), events=events)
 
 
 def llama_launch(profile: Profile, settings: Settings) -> Launch:

@@ -30,6 +30,7 @@ from sidecar.engines.llama_prompt import Prompts
 from sidecar.engines.llama_vectors import embeddings
 from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.errors import EngineCrashed, EngineFault, EngineStalled, SidecarError, StartError, Unsupported
+from sidecar.events import Events
 from sidecar.generation import Capacity, Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,15 @@ class LlamaServerEngine:
     """An `Engine` (see `sidecar.generation`)."""
 
     def __init__(
-        self, launch: Launch, stall_s: float | None = None, delay_s: Delay = restart_delay_s
+        self,
+        launch: Launch,
+        stall_s: float | None = None,
+        delay_s: Delay = restart_delay_s,
+        events: Events | None = None,
     ) -> None:
         self._launch = launch
         self._stall_s = stall_s
-        self._supervisor = Supervisor("llama-server", self._live, delay_s)
+        self._supervisor = Supervisor("llama-server", self._live, delay_s, events)
         self._boot: LlamaBoot | None = None
         self._prompts: Prompts | None = None
         self._prepared: dict[str, Prepared] = {}
@@ -124,6 +129,10 @@ class LlamaServerEngine:
                     raise boot.cause from None
                 await boot.gone(LOST_S)  # it died while this one waited: nobody need know
         yield Done(answer.usage())
+
+    async def trim(self) -> float | None:
+        """Nothing: all that it holds was set aside at its start."""
+        return None
 
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
         """One vector for each input. Raises RequestError for an input that does not fit."""

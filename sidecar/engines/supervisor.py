@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from sidecar.engine import EngineState, Failed, Loading, Ready
 from sidecar.engines.child import RESTART_WINDOW_S, restart_delay_s
 from sidecar.errors import NotReady
+from sidecar.events import Events
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,18 @@ class Supervisor:
     """Lives `live` again and again until it leaves the state Failed or dies too often.
 
     `name` is the child in words of the log. `live` returns when the child is gone, and calls `enter`
-    for what it knows on the way.
+    for what it knows on the way. `events` hears of each beginning and end.
     """
 
-    def __init__(self, name: str, live: Callable[[], Awaitable[Death]], delay_s: Delay = restart_delay_s):
+    def __init__(
+        self,
+        name: str,
+        live: Callable[[], Awaitable[Death]],
+        delay_s: Delay = restart_delay_s,
+        events: Events | None = None,
+    ) -> None:
         self._name = name
+        self._events = events or Events()
         self._live = live
         self._delay_s = delay_s
         self._state: EngineState = Loading("start")
@@ -61,6 +69,7 @@ class Supervisor:
         """End the present life and wait until it is over. Safe to call twice, also at once."""
         owner, self._owner = self._owner, None
         if owner is not None:
+            self._events.record("engine_stop", f"the {self._name} is ended")
             self._stopping = owner
             owner.cancel()
             if not isinstance(self._state, Failed):
@@ -73,9 +82,13 @@ class Supervisor:
         """The one place where the state changes; whoever waits for that is told."""
         if self._state.was_ready and not isinstance(state, Ready):
             state = replace(state, was_ready=True)
-        self._state = state
+        before, self._state = self._state, state
         self._changed.set()
         self._changed = asyncio.Event()
+        if isinstance(state, Ready) and not isinstance(before, Ready):
+            self._events.record("engine_ready", f"the {self._name} is ready on {state.device}")
+        elif isinstance(state, Failed) and not isinstance(before, Failed):
+            self._events.record("engine_failed", state.reason)
 
     async def loaded(self) -> None:
         """Wait for the end of a (re)start, or for `stop`; how long is the caller's business."""
@@ -103,6 +116,7 @@ class Supervisor:
 
     async def _life(self) -> Death:
         """One life. What nobody foresaw ends it as a crash does: it may go better the next time."""
+        self._events.record("engine_start", f"the {self._name} is started")
         try:
             return await self._live()
         except Exception as error:
@@ -111,6 +125,8 @@ class Supervisor:
 
     async def _wait_or_give_up(self, death: Death) -> None:
         now = time.monotonic()
+        words = f": {death.last_words}" if death.last_words else ""
+        self._events.record("engine_death", f"the {self._name} ended with exit code {death.exit_code}{words}")
         self._deaths_at.append(now)
         if self._state.was_ready:
             self._deaths_at = [at for at in self._deaths_at if now - at < RESTART_WINDOW_S]
@@ -129,6 +145,5 @@ class Supervisor:
         log.error(
             "the %s ended with exit code %s; starting again in %g s", self._name, death.exit_code, delay_s
         )
-        words = f": {death.last_words}" if death.last_words else ""
         self.enter(Loading("restart", None, f"after exit code {death.exit_code}{words}"))
         await asyncio.sleep(delay_s)

@@ -24,6 +24,7 @@ from sidecar.engines.supervisor import Death, Delay, Supervisor
 from sidecar.engines.worker_boot import Boot, Item, as_error, released
 from sidecar.engines.worker_calls import CallingAnswer
 from sidecar.errors import EngineCrashed, EngineStalled, SidecarError, Unsupported
+from sidecar.events import Events
 from sidecar.generation import (
     Delta,
     Done,
@@ -48,6 +49,8 @@ from sidecar.worker.messages import (
     Refused,
     Released,
     Step,
+    Trim,
+    Trimmed,
     WorkerConfig,
 )
 
@@ -80,16 +83,18 @@ class WorkerEngine:
         command: Sequence[str] = COMMAND,
         stall_s: float | None = None,
         delay_s: Delay = restart_delay_s,
+        events: Events | None = None,
     ) -> None:
         self._config = config
         self._environment = environment or {}
         self._command = tuple(command)
         self._stall_s = stall_s
-        self._supervisor = Supervisor("worker", self._live, delay_s)
+        self._supervisor = Supervisor("worker", self._live, delay_s, events)
         self._stats = EngineStats()
         self._boot: Boot | None = None
         self._opened: dict[str, Opened] = {}
         self._death_cause: SidecarError | None = None
+        self._trim: asyncio.Future[float] | None = None
 
     @property
     def worker_pid(self) -> int | None:
@@ -152,6 +157,14 @@ class WorkerEngine:
             if boot.cancel(request):
                 await released(inbox)
 
+    async def trim(self) -> float | None:
+        """Of the allocator's memory, what nobody uses. Two that ask at once share the answer."""
+        if self._trim is None:
+            boot = self._ready_boot()
+            self._trim = asyncio.get_running_loop().create_future()
+            boot.send(Trim())
+        return await asyncio.shield(self._trim)
+
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:  # noqa: ARG002 - the protocol
         """Not here: the transformers engine generates text alone."""
         raise Unsupported("This model makes no embeddings.", param="model")
@@ -198,6 +211,7 @@ class WorkerEngine:
             return Death(code, tail.rpartition("\n")[2])
         finally:
             stall.cancel()
+            self._trimmed(0.0)
             boot.fail(EngineCrashed("The engine was stopped."))
             with anyio.CancelScope(shield=True):
                 await boot.child.stop(STOP_GRACE_S)
@@ -217,10 +231,19 @@ class WorkerEngine:
                 self._supervisor.enter(Failed(reason, exit_code))
             case Beat(stats=stats):
                 self._stats = _heard_now(stats)
+            case Trimmed(freed_mib=freed_mib, stats=stats):
+                self._stats = _heard_now(stats)
+                self._trimmed(freed_mib)
             case Log(level=level, text=text):
                 worker_log.log(level, "%s", text)
             case Priced() | Step() | Released():
                 boot.deliver(message)
+
+    def _trimmed(self, freed_mib: float) -> None:
+        """Tell whoever asked; a worker that ended has given back everything."""
+        asked, self._trim = self._trim, None
+        if asked is not None:
+            asked.set_result(freed_mib)
 
     async def _watch_stall(self, boot: Boot) -> None:
         """A worker that says nothing while it owes an answer is killed; its death does the rest."""

@@ -37,6 +37,7 @@ from sidecar.worker.messages import (
     Priced,
     Progress,
     Refused,
+    Trim,
     WorkerConfig,
 )
 from sidecar.worker.process import Connection
@@ -206,7 +207,7 @@ def _read(connection: Connection, loop: Loop, texts: Texts, constrained: Texts) 
     try:
         while arrived := connection.receive():
             for message in arrived:
-                if isinstance(message, Prepare | Begin | Cancel):
+                if isinstance(message, Prepare | Begin | Cancel | Trim):
                     loop.arrivals.put(message)
                 if isinstance(message, Prepare):
                     (constrained if message.is_constrained else texts).submit(message)

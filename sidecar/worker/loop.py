@@ -31,8 +31,10 @@ from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
 from sidecar.worker.draw import Drawn, draw
 from sidecar.worker.failures import Failure, asked_mib, failure
-from sidecar.worker.memory import stats
-from sidecar.worker.messages import Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step
+from sidecar.worker.memory import release_memory, stats
+from sidecar.worker.messages import (
+    Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step, Trim, Trimmed,
+)  # fmt: skip
 from sidecar.worker.model import Model
 from sidecar.worker.recovery import Recovery
 from sidecar.worker.schedule import Chunk, Position, schedule
@@ -55,7 +57,7 @@ class Prepared:
     error: SidecarError | None = None
 
 
-Arrival = Prepare | Prepared | Begin | Cancel | None
+Arrival = Prepare | Prepared | Begin | Cancel | Trim | None
 
 
 class Loop:
@@ -118,6 +120,9 @@ class Loop:
                 self._begin(id)
             case Cancel(id=id):
                 self._cancel(id)
+            case Trim():
+                # Shared prefixes stay: they lie in the pool, which is as large without them.
+                self._send(Trimmed(release_memory(self._model.device), self.stats()))
 
     def _prepared(self, prepared: Prepared) -> None:
         if prepared.error is not None:

@@ -1,7 +1,7 @@
 """What the API process and the worker say to each other: small typed values, framed msgpack.
 
-    API -> worker    Load, then Prepare | Begin | Cancel ...      (closing the socket means stop)
-    worker -> API    Progress ..., Loaded | Refused, then Priced | Step | Released | Beat | Log ...
+    API -> worker    Load, then Prepare | Begin | Cancel | Trim ...      (closing the socket means stop)
+    worker -> API    Progress ..., Loaded | Refused, then Priced | Step | Released | Beat | Trimmed | Log ...
 
 A request lives from Prepare to Released. Prepare only tokenises; Begin puts it to work; Cancel
 is answered by Released in any state, and an id is never used again before that. Every frame is
@@ -97,7 +97,11 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     id: str
 
 
-ToWorker = Load | Prepare | Begin | Cancel
+class Trim(msgspec.Struct, frozen=True, tag=True):
+    """Give back the memory that nobody uses; answered by Trimmed."""
+
+
+ToWorker = Load | Prepare | Begin | Cancel | Trim
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -164,6 +168,13 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     stats: EngineStats
 
 
+class Trimmed(msgspec.Struct, frozen=True, tag=True):
+    """What a Trim gave back, and what is held since."""
+
+    freed_mib: float
+    stats: EngineStats
+
+
 class Log(msgspec.Struct, frozen=True, tag=True):
     """A line, or a traceback, for the server's log. `level` as in the logging module."""
 
@@ -171,7 +182,7 @@ class Log(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-FromWorker = Progress | Loaded | Refused | Priced | Step | Released | Beat | Log
+FromWorker = Progress | Loaded | Refused | Priced | Step | Released | Beat | Trimmed | Log
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

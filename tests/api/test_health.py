@@ -8,8 +8,11 @@ import subprocess
 import httpx
 import pytest
 
-from sidecar.engine import Failed, Loading
-from tests.fakes.engine import ANSWER, ScriptedEngine, loading
+from sidecar.budget import MIB, Plan
+from sidecar.engine import Failed, Loading, Ready
+from sidecar.generation import EngineStats
+from sidecar.pressure import Budgets
+from tests.fakes.engine import ANSWER, CAPACITY, ScriptedEngine, loading
 from tests.fakes.live import Live, live_server
 
 PROBES = ["/health", "/livez", "/readyz", "/startupz"]
@@ -30,7 +33,58 @@ def test_ready(http: httpx.Client) -> None:
         "memory_reserved_gb": "0.00",
         "phase": "ready",
         "progress": 1.0,
+        "plan": None,
+        "memory": {
+            "budget_mib": None,
+            "used_mib": 0.0,
+            "source": "resident",
+            "rung": "steady",
+            "kv_tokens_reserved": 0,
+            "kv_tokens_total": 65536,
+        },
     }
+
+
+def test_the_plan_and_what_is_reserved_of_it() -> None:
+    plan = Plan(10752.0, 5000.0, 300.0, 400.0, 2000.0, 4096, 16, 6144)
+    engine = ScriptedEngine(state=Ready("cuda:0", CAPACITY, plan=plan))
+    engine.told = EngineStats(memory_reserved_bytes=6000 * MIB)
+    budgets = Budgets(vram_mib=10752.0)
+    with live_server(engine, budgets=budgets) as own, httpx.Client(base_url=own.url, timeout=10) as http:
+        said = http.get("/health").json()["plan"]
+        assert (said["weights_mib"], said["kv_tokens"], said["full_contexts"]) == (5000.0, 65536, 10)
+        assert (said["total_mib"], said["sentence"]) == (7700.0, plan.sentence())
+        with http.stream("POST", "/v1/completions", json={"prompt": "[hold:1][pages:10]", "stream": True}):
+            assert engine.wait_for(lambda: bool(engine.held))
+            assert httpx.get(f"{own.url}/health").json()["memory"] == {
+                "budget_mib": 10752.0,
+                "used_mib": 6400.0,
+                "source": "allocator",
+                "rung": "steady",
+                "kv_tokens_reserved": 160,
+                "kv_tokens_total": 65536,
+            }
+            text = httpx.get(f"{own.url}/metrics").text
+            assert "llm_sidecar_kv_tokens_reserved 160.0" in text
+            assert "llm_sidecar_kv_tokens_total 65536.0" in text
+            assert 'llm_sidecar_vram_used_bytes{scope="own"} 6.7108864e+09' in text
+            assert "llm_sidecar_vram_budget_bytes 1.1274289152e+10" in text
+            engine.release()
+
+
+def test_not_admitting_is_not_ready_and_says_why() -> None:
+    with live_server() as own, httpx.Client(base_url=own.url, timeout=10) as http:
+        own.run(own.service.pressure.ask("stop_admitting", 10600.0, 60.0))
+        assert [http.get(path).status_code for path in PROBES] == [503, 200, 503, 200]
+        assert http.get("/readyz").json()["status"] == "not admitting"
+        body = http.get("/health").json()
+        assert (body["status"], body["model_loaded"], body["phase"]) == ("error", True, "ready")
+        assert "close to its budget" in body["message"]
+        refused = http.post("/generate", json={"prompt": "hi"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "memory_pressure")
+        assert refused.headers["retry-after"] == "10"
+        own.run(own.service.pressure.ask("resume", 9000.0, 60.0))
+        assert http.post("/generate", json={"prompt": "hi"}).status_code == 200
 
 
 def test_loading_then_ready_then_restarting() -> None:

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sidecar.control import Control, listening, own_mib
+from sidecar.control import Control, listening, witness
+from sidecar.errors import MemoryPressure
 from sidecar.gate import Gate
-from sidecar.generation import EngineStats, GenerationRequest
+from sidecar.generation import GenerationRequest
 from sidecar.metrics import Metrics
+from sidecar.own_memory import Own
+from sidecar.pressure import TAKES
 from sidecar.service import Service
 from sidecar.shelf import ServedModel, only
 from tests.fakes.engine import ScriptedEngine, loading
@@ -88,7 +91,18 @@ def test_the_next_boot_tells_what_became_of_the_running_answers(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "question", [b"\n", b"{}\n", b"[]\n", b"report\n", b'{"ask": "stop"}\n', b"x" * 5000 + b"\n", b"\xff\n"]
+    "question",
+    [
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b"report\n",
+        b'{"ask": "stop"}\n',
+        b'{"ask": "warn", "lease_s": "long"}\n',
+        b"[" * 1000 + b"\n",
+        b"x" * 5000 + b"\n",
+        b"\xff\n",
+    ],
 )
 def test_what_is_no_question_gets_no_answer(tmp_path: Path, question: bytes) -> None:
     async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
@@ -131,6 +145,28 @@ def test_a_socket_that_can_not_be_made_stops_nothing(
     assert "CONTROL_SOCKET" in caplog.text
 
 
-def test_own_memory_is_the_allocators_and_the_context() -> None:
-    assert own_mib(EngineStats()) is None
-    assert own_mib(EngineStats(memory_reserved_bytes=1000 * 1024 * 1024)) == 1400.0
+def test_only_the_boot_that_is_meant_obeys(tmp_path: Path) -> None:
+    async def story(service: Service, engine: ScriptedEngine, ask: Ask, control: Control) -> None:
+        def question(boot_id: str) -> bytes:
+            asked = {"ask": "stop_admitting", "boot_id": boot_id, "own_mib": 10600.0, "lease_s": 60}
+            return json.dumps(asked).encode() + b"\n"
+
+        assert set((await report(ask))["takes"]) == set(TAKES)
+        for boot_id in ("", "another"):
+            assert json.loads(await ask(question(boot_id)))["done"] is False
+            assert service.refusal() is None
+        told = json.loads(await ask(question(control.boot_id)))
+        assert (told["done"], told["said"]) == (True, "stop admitting; nothing new is taken")
+        assert isinstance(service.refusal(), MemoryPressure)
+        after = await report(ask)
+        assert (after["phase"], after["rung"]) == ("ready", "stop_admitting")
+
+    served(tmp_path / "control.sock", story)
+
+
+def test_what_was_not_measured_is_no_witness() -> None:
+    assert witness(None) is None
+    assert witness(Own(1400.04, "allocator", 1400.0)) == 1400.0
+    assert witness(Own(1400.0, "driver", 700.0)) == 1400.0
+    assert witness(Own(1400.0, "plan", 1400.0)) is None
+    assert witness(Own(1400.0, "resident", 1400.0)) is None

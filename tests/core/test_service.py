@@ -27,7 +27,8 @@ from sidecar.generation import (
 )
 from sidecar.logs import JsonLines
 from sidecar.metrics import Metrics
-from sidecar.service import Drained, Service
+from sidecar.run import Drained
+from sidecar.service import Service
 from sidecar.shelf import ServedModel, only
 from tests.fakes.engine import ANSWER, ScriptedEngine
 

@@ -21,7 +21,9 @@ import math
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 
+from sidecar.budget import MIB
 from sidecar.context import check_length
 from sidecar.engine import EngineState, Loading, Ready
 from sidecar.errors import BadRequest, ContextOverflow, revive
@@ -59,6 +61,9 @@ class ScriptedEngine:
         self.closing: set[str] = set()
         self.stopped = False
         self.started = False
+        self.told = EngineStats(resident_bytes=1)
+        self.gives_back: float | None = None
+        self.trims = 0
         self._state = state or self._ready()
         self._holds: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -84,8 +89,16 @@ class ScriptedEngine:
         return Ready("cpu", self.capacity, (("dtype", "none, a script"),))
 
     def stats(self) -> EngineStats:
-        """Figures of a machine without a card."""
-        return EngineStats(running=len(self.open), resident_bytes=1)
+        """Figures of a machine without a card, unless a test wants others."""
+        return replace(self.told, running=len(self.open))
+
+    async def trim(self) -> float | None:
+        """What `gives_back` says; that much less is held afterwards."""
+        self.trims += 1
+        if self.gives_back:
+            left = self.told.resident_bytes - int(self.gives_back * MIB)
+            self.told = replace(self.told, resident_bytes=left)
+        return self.gives_back
 
     async def price(self, request: GenerationRequest) -> Price:
         """One token for each word of the prompt."""

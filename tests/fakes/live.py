@@ -19,6 +19,7 @@ from sidecar.errors import ConfigError
 from sidecar.gate import Gate
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
+from sidecar.pressure import Budgets
 from sidecar.service import Service
 from sidecar.shelf import ServedModel, Shelf
 from tests.fakes.engine import ScriptedEngine
@@ -84,6 +85,7 @@ def live_server(
     autoload: bool = False,
     drain_s: float = 30.0,
     clocks: Clocks | None = None,
+    budgets: Budgets | None = None,
     **access: Any,
 ) -> Iterator[Live]:
     """Serve the first model until the block ends. `access` goes to `create_app`.
@@ -99,6 +101,7 @@ def live_server(
         metrics,
         autoload=autoload,
         drain_s=drain_s,
+        budgets=budgets,
     )
     app = create_app(service, metrics, **access)
     server = _Server(http_config(app, clocks, close_s=1))

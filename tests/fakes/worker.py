@@ -37,6 +37,8 @@ from sidecar.worker.messages import (
     Refused,
     Released,
     Step,
+    Trim,
+    Trimmed,
 )
 
 SCRIPT = sys.argv[1 : sys.argv.index("--fd")]
@@ -69,6 +71,8 @@ class Echo:
                 if f"die-at={self.begun}" in SCRIPT:
                     sys.exit(1)
                 self.given[id] = 0
+            case Trim():
+                send(Trimmed(12.5, EngineStats(resident_bytes=1024**2)))
             case Cancel(id=id):
                 self.words.pop(id, None)
                 self.given.pop(id, None)
