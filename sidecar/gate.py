@@ -63,7 +63,7 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
-        self._held: SidecarError | None = None
+        self._paused: SidecarError | None = None
         self._pace = Pace()
 
     @property
@@ -100,13 +100,13 @@ class Gate:
             return None
         return Draining("The service is stopping and takes no new work.", retry_after_s=10)
 
-    def hold(self, refusal: SidecarError | None) -> None:
+    def pause(self, refusal: SidecarError | None) -> None:
         """Take nobody new, for that reason, until told None. Those who run or wait go on."""
-        self._held = refusal
+        self._paused = refusal
 
-    def held(self) -> SidecarError | None:
+    def paused(self) -> SidecarError | None:
         """Why nobody new is taken for now."""
-        return self._held
+        return self._paused
 
     async def idle(self) -> None:
         """Wait until nobody runs or waits."""
@@ -116,7 +116,7 @@ class Gate:
     async def place(self) -> AsyncIterator[Turn]:
         """Hold a place in the queue inside the block; call what it gives, with the price, for a slot.
 
-        Raises Draining, what it is held for, NotReady or QueueFull at once; the turn raises QueueTimeout
+        Raises Draining, what it is paused for, NotReady or QueueFull at once; the turn raises QueueTimeout
         when it does not come in time. Leaving or being cancelled frees the place in every state.
         """
         ticket = self._arrive()
@@ -126,7 +126,7 @@ class Gate:
             self._leave(ticket)
 
     def _arrive(self) -> int:
-        if (refusal := self.closed() or self.held()) is not None:
+        if (refusal := self.closed() or self.paused()) is not None:
             raise refusal
         if self._ledger.slots == 0:
             raise NotReady("The engine has no room yet: it is still loading.", retry_after_s=5)

@@ -131,7 +131,7 @@ class Pressure:
             running = f"{self._gate.running} running, {self._gate.waiting} waiting"
             self._events.record("drain", f"a restart is coming; {running}", by="watchdog", before_mib=own_mib)
         self._settle("watchdog", own_mib)
-        said = "nothing new is taken" if self._gate.held() else "new work is taken"
+        said = "nothing new is taken" if self._gate.paused() else "new work is taken"
         return Outcome(True, f"{self._rung.word.replace('_', ' ')}; {said}", own_mib)
 
     def ran_out(self, error: SidecarError) -> None:
@@ -168,9 +168,9 @@ class Pressure:
         before, self._rung = self._rung, max(self._seen, self._leased)
         if self._rung == before:
             return
-        self._gate.hold(self._refusal() if self._rung >= Rung.STOP_ADMITTING else None)
+        self._gate.pause(self._refusal() if self._rung >= Rung.STOP_ADMITTING else None)
         if self._rung < before:
-            said = "new work is taken again" if self._gate.held() is None else "still nothing new is taken"
+            said = "new work is taken again" if self._gate.paused() is None else "still nothing new is taken"
             text = f"from {before.word} to {self._rung.word}: {said}"
             self._events.record("recover", text.replace("_", " "), by=by, after_mib=own_mib)
         for step, (kind, text) in _CLIMBED.items():

@@ -167,7 +167,7 @@ class Service:
 
     def refusal(self) -> SidecarError | None:
         """Why a generation would be refused right now; None when it would be tried."""
-        if (closed := self.gate.closed() or self.gate.held()) is not None:
+        if (closed := self.gate.closed() or self.gate.paused()) is not None:
             return closed
         return standing.refusal(self.state(), self.model.id, leaving=self._held.leaving)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any
 
 from fastapi import APIRouter
@@ -91,10 +92,10 @@ def health_body(service: Service) -> dict[str, Any]:
 
 def plan_body(plan: Plan) -> dict[str, Any]:
     """The plan's parts in MiB, what is left for requests, and all of it as a sentence."""
-    parts = ("weights_mib", "workspace_mib", "context_mib", "kv_mib", "margin_mib", "total_mib")
+    parts = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    parts |= {"margin_mib": plan.margin_mib, "total_mib": plan.total_mib}
     return {
-        "budget_mib": plan.budget_mib,
-        **{part: round(getattr(plan, part), 1) for part in parts},
+        **{name: mib and round(mib, 1) for name, mib in parts.items() if name.endswith("_mib")},
         "kv_tokens": plan.kv_tokens,
         "full_contexts": plan.full_contexts,
         "sentence": plan.sentence(),
@@ -140,7 +141,7 @@ def _short(service: Service) -> dict[str, Any]:
     status = "ready" if is_ready(service) else "starting"
     if service.draining:
         status = "draining"
-    elif service.gate.held() is not None:
+    elif service.gate.paused() is not None:
         status = "not admitting"
     elif phase in ("failed", "unloading", "unloaded"):
         status = phase
@@ -157,7 +158,7 @@ def _progress(service: Service) -> float | None:
 def _message(service: Service) -> str:
     if service.draining and isinstance(service.state(), Ready):
         return "The service is stopping and takes no new work."
-    held = service.gate.held()
+    held = service.gate.paused()
     return held.message if held is not None and isinstance(service.state(), Ready) else NOT_LOADED
 
 

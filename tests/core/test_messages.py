@@ -6,15 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.generation import GenerationRequest, Message, Price, Sampling, Usage
+from sidecar.generation import EngineStats, GenerationRequest, Message, Price, Sampling, Usage
 from sidecar.worker import messages
-from sidecar.worker.messages import Begin, Cancel, Frames, Output, Priced, Released, Step, prepare
+from sidecar.worker.messages import (
+    Begin,
+    Cancel,
+    Frames,
+    Output,
+    Priced,
+    Released,
+    Step,
+    Trim,
+    Trimmed,
+    prepare,
+)
 
 FROM = [
     Priced("a", Price(3, 5, 1)),
     Step((Output("a", 0, "é"), Output("b", 1, "", "stop"))),
     Released("a", Usage(3, 5, 0)),
     Released("b", None, "out_of_memory", "no", "n"),
+    Trimmed(12.5, EngineStats(resident_bytes=7)),
 ]
 TO = [
     prepare(GenerationRequest("a", "text", 4, Sampling(seed=2**63 - 1, logit_bias=((1, -100.0),)))),
@@ -22,6 +34,7 @@ TO = [
     prepare(GenerationRequest("c", (Message("user", "<|im_end|>"),))),
     Begin("a"),
     Cancel("a"),
+    Trim(),
 ]
 
 

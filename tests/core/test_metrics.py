@@ -9,7 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sidecar.gpu import GpuReading, GpuUnreadable, GpuWatch, look
+from sidecar.ladder import Rung
 from sidecar.metrics import Metrics
+from sidecar.own_memory import Memory, Own
 from tests.fakes import hung_nvml
 
 CARD = GpuReading(0, "a card", "GPU-1", 5 * 1024**3, 8 * 1024**3, 61.0)
@@ -36,6 +38,26 @@ def test_no_card_no_series(latest: GpuUnreadable | tuple[()]) -> None:
     assert "gpu_" not in Metrics(CollectorRegistry(), gpu).text().decode()
 
 
+def test_our_own_memory_and_its_budget() -> None:
+    gpu = GpuWatch()
+    gpu.latest = (CARD, CARD)
+    metrics = Metrics(CollectorRegistry(), gpu)
+    own = Own(1024.0, "driver", 1024.0)
+    metrics.watch_memory(lambda: Memory(own, 2048.0, Rung.STEADY, 320, 4096, None))
+    text = metrics.text().decode()
+    assert 'llm_sidecar_vram_used_bytes{scope="own"} 1.073741824e+09' in text
+    assert 'llm_sidecar_vram_used_bytes{scope="card"} 1.073741824e+10' in text
+    assert "llm_sidecar_vram_budget_bytes 2.147483648e+09" in text
+    assert "llm_sidecar_kv_tokens_reserved 320.0" in text
+    assert "llm_sidecar_kv_tokens_total 4096.0" in text
+
+
+def test_what_nobody_can_tell_is_absent() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.watch_memory(lambda: Memory(None, None, Rung.STEADY, None, None, None))
+    assert "llm_sidecar" not in metrics.text().decode()
+
+
 def test_outcomes_are_a_closed_list() -> None:
     metrics = Metrics(CollectorRegistry())
     for outcome in ("queue_full", "made up\n", "cancelled"):
@@ -58,7 +80,7 @@ def test_looking_never_raises() -> None:
 
 def test_a_card_as_the_library_tells_it() -> None:
     assert look("tests.fakes.nvml") == (
-        GpuReading(0, "Card", "GPU-0", 1024, 4096, 61.0),
+        GpuReading(0, "Card", "GPU-0", 1024, 4096, 61.0, ((7, 512),)),
         GpuReading(1, "Card", "GPU-1", 1024, 4096, None),
     )
 

@@ -20,6 +20,7 @@ from sidecar.engine import Failed, Loading, Ready
 from sidecar.engines.child import Child, restart_delay_s
 from sidecar.engines.worker import WorkerEngine
 from sidecar.errors import EngineCrashed, EngineStalled, NotReady
+from sidecar.events import Events
 from sidecar.generation import Delta, Done, Event, Finished, GenerationRequest, Price, Started
 from sidecar.worker.messages import WorkerConfig
 from tests.engines import waiting
@@ -81,6 +82,68 @@ def test_an_answer_comes_as_started_deltas_finished_done() -> None:
             await ready(made)
             events = await answer(made, "a", "one two")
             assert [type(event) for event in events] == [Started, Delta, Delta, Finished, Done]
+
+    run(test)
+
+
+def test_what_is_given_back_is_told_with_what_is_left() -> None:
+    async def test() -> None:
+        async with engine() as made:
+            await ready(made)
+            assert await asyncio.gather(made.trim(), made.trim()) == [12.5, 12.5]
+            assert made.stats().resident_bytes == 1024**2
+
+    run(test)
+
+
+def test_a_worker_that_dies_while_it_trims_has_given_back_everything() -> None:
+    async def test() -> None:
+        async with engine("mute") as made:
+            await ready(made)
+            assert made.worker_pid is not None
+            os.kill(made.worker_pid, signal.SIGSTOP)
+            trimming = asyncio.create_task(made.trim())
+            await asyncio.sleep(0)
+            os.kill(made.worker_pid, signal.SIGKILL)
+            assert await trimming == 0.0
+
+    run(test)
+
+
+def test_beginnings_and_ends_are_events() -> None:
+    async def test() -> None:
+        events = Events()
+        made = WorkerEngine(
+            CONFIG, {}, (sys.executable, str(FAKE)), 60.0, lambda deaths, _: 0.01, events=events
+        )
+        await made.start()
+        await ready(made)
+        assert made.worker_pid is not None
+        os.kill(made.worker_pid, signal.SIGKILL)
+        await until(lambda: len(events.since()) >= 5, "started again")
+        await made.stop()
+        assert [event["kind"] for event in events.since()] == [
+            "engine_start",
+            "engine_ready",
+            "engine_death",
+            "engine_start",
+            "engine_ready",
+            "engine_stop",
+        ]
+        assert "exit code -9" in events.since()[2]["text"]
+
+    run(test)
+
+
+def test_a_refusal_is_an_event_with_its_reason() -> None:
+    async def test() -> None:
+        events = Events()
+        made = WorkerEngine(CONFIG, {}, (sys.executable, str(FAKE), "refuse"), events=events)
+        await made.start()
+        await until(lambda: isinstance(made.state(), Failed), "refused")
+        await made.stop()
+        assert [event["kind"] for event in events.since()][:2] == ["engine_start", "engine_failed"]
+        assert events.since()[1]["text"] == "refused on purpose"
 
     run(test)
 

@@ -28,6 +28,12 @@ def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:
     return SimpleNamespace(used=1024, total=4096)
 
 
+def nvmlDeviceGetComputeRunningProcesses(handle: int) -> list[SimpleNamespace]:
+    if handle == 1:
+        raise RuntimeError("not supported")
+    return [SimpleNamespace(pid=7, usedGpuMemory=512), SimpleNamespace(pid=8, usedGpuMemory=None)]
+
+
 def nvmlDeviceGetName(handle: int) -> bytes:
     return b"Card"
 
