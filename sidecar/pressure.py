@@ -46,7 +46,7 @@ _LEASED = {
 _CLIMBED: dict[Rung, tuple[Kind, str]] = {
     Rung.WARN: ("warn", "memory has outgrown the plan"),
     Rung.STOP_ADMITTING: ("stop_admitting", "no new work is taken; what runs goes on"),
-    Rung.OVER: ("over", "above the budget; the watchdog restarts after three readings"),
+    Rung.OVER: ("over", "above the budget"),
 }
 
 
@@ -144,8 +144,9 @@ class Pressure:
         return None if held.engine is None else own_memory(held.state(), held.engine.stats(), by_card)
 
     def _budget_mib(self, own: Own | None) -> float | None:
-        on_card = own is not None and own.on_card
-        return self._budgets.vram_mib if on_card else self._budgets.memory_mib
+        if own is None:
+            return None  # whose memory would it be: the card's, or the machine's
+        return self._budgets.vram_mib if own.on_card else self._budgets.memory_mib
 
     def _reading(self) -> dict[str, Any]:
         own = self._own()
