@@ -110,6 +110,7 @@ def health_body(tally: Tally) -> dict[str, Any]:
                 gpu: {"used_mib": card.used_mib, "total_mib": card.total_mib, "own_mib": card.own_mib}
                 for gpu, card in tally.cards.items()
             },
+            "rung": state.stood.rung.name.lower(),
             "strikes": {gpu: len(strikes) for gpu, strikes in state.strikes.items()},
             "last_reading_age_s": age_s,
             "restarts_left": state.breaker.left(tally.limits.allowance, now_s),
@@ -165,6 +166,7 @@ def _gauges(tally: Tally, healthy: bool) -> Iterator[Metric]:
             state.breaker.left(limits.allowance, now_s),
         ),
         "watchdog_next_restart_seconds": ("Until a restart is possible again.", state.breaker.next_s(now_s)),
+        "watchdog_rung": ("1 from 96 % of the limit, 2 from 98 %, 3 above it.", state.stood.rung),
         "watchdog_dry_run": ("1 when nothing is restarted.", tally.dry_run),
         "watchdog_healthy": ("What /health says.", healthy),
     }

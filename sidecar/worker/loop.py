@@ -27,14 +27,13 @@ import torch
 
 from sidecar.errors import EngineFault, OutOfMemory, SidecarError
 from sidecar.generation import EngineStats, Usage
+from sidecar.worker import messages
 from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
 from sidecar.worker.draw import Drawn, draw
 from sidecar.worker.failures import Failure, asked_mib, failure
 from sidecar.worker.memory import release_memory, stats
-from sidecar.worker.messages import (
-    Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step, Trim, Trimmed,
-)  # fmt: skip
+from sidecar.worker.messages import Beat, Begin, Cancel, FromWorker, Output, Prepare, Released, Step
 from sidecar.worker.model import Model
 from sidecar.worker.recovery import Recovery
 from sidecar.worker.schedule import Chunk, Position, schedule
@@ -57,7 +56,7 @@ class Prepared:
     error: SidecarError | None = None
 
 
-Arrival = Prepare | Prepared | Begin | Cancel | Trim | None
+Arrival = Prepare | Prepared | Begin | Cancel | messages.Trim | None
 
 
 class Loop:
@@ -120,9 +119,8 @@ class Loop:
                 self._begin(id)
             case Cancel(id=id):
                 self._cancel(id)
-            case Trim():
-                # Shared prefixes stay: they lie in the pool, which is as large without them.
-                self._send(Trimmed(release_memory(self._model.device), self.stats()))
+            case messages.Trim():  # shared prefixes stay: the pool is as large without them
+                self._send(messages.Trimmed(release_memory(self._model.device), self.stats()))
 
     def _prepared(self, prepared: Prepared) -> None:
         if prepared.error is not None:

@@ -20,6 +20,7 @@ import pytest
 from sidecar.announce import address
 from sidecar.engine import Ready
 from sidecar.errors import ConfigError
+from sidecar.events import read
 from sidecar.listening import listening
 from sidecar.serve import _refused
 from sidecar.settings import Settings
@@ -142,6 +143,28 @@ def test_a_second_signal_skips_the_drain(started: Callable[..., Process]) -> Non
         process.signal(signal.SIGINT)
         assert '"code":"draining"' in answer.read().decode()
     assert process.end() == 0
+
+
+def test_each_boot_tells_in_the_file_of_events_how_it_ended(
+    started: Callable[..., Process], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        process = started(CONTROL_SOCKET=str(tmp_path / "control.sock"))
+        url = process.url()
+        process.signal(signal.SIGTERM)
+        assert process.end() == 0
+    found = read(tmp_path / "events.jsonl")
+    assert [event["kind"] for event in found] == ["start", "stop", "stopped"] * 2
+    assert len({event["boot_id"] for event in found}) == 2
+    shown = subprocess.run(
+        [sys.executable, "-m", "sidecar", "events", "--url", url],
+        cwd=ROOT,
+        env={**os.environ, "EVENTS_FILE": str(tmp_path / "events.jsonl")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert shown.stdout.count("drained: ") == 2, shown.stderr
 
 
 def test_nobody_reading_what_it_prints_does_not_end_it() -> None:

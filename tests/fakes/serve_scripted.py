@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar import logs
 from sidecar.api import create_app
+from sidecar.events import Events
 from sidecar.gate import Gate
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
@@ -41,7 +42,8 @@ class WaitingEngine(ScriptedEngine):
 
 def parts(settings: Settings) -> Parts:
     metrics = Metrics(CollectorRegistry())
-    service = Service(only(MODEL, WaitingEngine()), MODEL, Gate(), metrics)
+    events = Events(settings.events_path)
+    service = Service(only(MODEL, WaitingEngine()), MODEL, Gate(), metrics, events=events)
     app = create_app(service, metrics, api_key=settings.api_key)
     return Parts(app, service, metrics, load_registry(settings.profiles_path).select(None))
 
