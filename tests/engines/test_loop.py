@@ -18,6 +18,7 @@ from sidecar.ledger import Ledger
 from sidecar.worker import load as loading
 from sidecar.worker.loop import StickyError
 from sidecar.worker.messages import Released, Step
+from sidecar.worker.messages import Trim, Trimmed
 from sidecar.worker.model import Model
 from tests.engines.conftest import config
 from tests.engines.driver import GREEDY, Driver
@@ -63,6 +64,18 @@ def test_tokens_are_those_of_generate(
     for index, ids in enumerate([*plain, *shared]):
         assert driver.ids(str(index)) == generated(folder, ids, 12), f"prompt {index} of {len(ids)} tokens"
     assert driver.loop.blocks.used == 0
+
+
+def test_a_trim_is_measured_and_answers_go_on(model: Model) -> None:
+    driver = Driver(model)
+    driver.begin("a", [1, 2, 3], 8)
+    driver.turns(2)
+    driver.loop.arrivals.put(Trim())
+    driver.finish()
+    (told,) = [message for message in driver.sent if isinstance(message, Trimmed)]
+    assert told.stats.resident_bytes > 0
+    assert told.stats.pages_used > 0
+    assert driver.released("a").code is None
 
 
 def test_every_answer_is_the_same_alone_and_in_a_crowd(model: Model) -> None:
