@@ -18,8 +18,8 @@ DIM = "dim"
 # Each part of the bar with its own sign too: colours are lost in a pipe.
 SIGNS = {
     "process": ("▒", "cyan"), "weights": ("█", "blue"), "workspace": ("▓", "magenta"),
-    "CUDA context": ("▒", "yellow"), "keys and values": ("=", "green"), "free": ("·", DIM),
-    "margin": ("-", DIM),
+    "CUDA context": ("▒", "yellow"), "keys and values": ("=", "green"),
+    "free": ("·", DIM), "margin": ("-", DIM),
 }  # fmt: skip
 WHAT = {
     "process": "the program and its libraries, the vocabulary",

@@ -17,6 +17,8 @@ _MEMORY = (
     "std::bad_alloc",  # C++, which torch passes on as a RuntimeError
     "could not create a memory",  # oneDNN, whose memory is its own
 )
+# oneDNN, when it can not write a kernel; what it has none for, it says in more words.
+_KERNEL = "could not create a primitive"
 _ASKED = re.compile(r"[Tt]ried to allocate (?P<count>[\d.]+) (?P<unit>bytes|KiB|MiB|GiB)")
 _MIB = {"bytes": 2.0**-20, "KiB": 2.0**-10, "MiB": 1.0, "GiB": 2.0**10}
 _STICKY = (
@@ -39,6 +41,8 @@ def failure(error: BaseException) -> Failure:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if names & {"OutOfMemoryError", "MemoryError"} or any(words in text for words in _MEMORY):
+        return Failure.MEMORY
+    if text.strip() == _KERNEL:
         return Failure.MEMORY
     if "AcceleratorError" in names or any(words in text for words in _STICKY):
         return Failure.STICKY

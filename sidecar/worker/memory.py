@@ -85,10 +85,9 @@ def _held_bytes(device: torch.device) -> int:
 
 
 def _data_bytes() -> int:
-    """What RLIMIT_DATA is compared with (proc(5), status: VmData)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    return int(fields["VmData"].split()[0]) * 1024
+    """What RLIMIT_DATA is compared with, and the main thread's stack, which is small (proc(5), statm)."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[5]) * _PAGE_BYTES
 
 
 class _MallocInfo(ctypes.Structure):

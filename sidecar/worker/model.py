@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sidecar import budget
-from sidecar.worker import attention
+from sidecar.worker import attention, packed
 from sidecar.worker.attention import KvPool
 from sidecar.worker.constraint import Grammars
 from sidecar.worker.graphs import DecodeGraphs
@@ -69,6 +69,8 @@ class Model:
         pages = list(range(-(-count // self.plan.page_tokens)))
         self.step([Chunk(0, 0, count, True)], [0] * count, [pages])
         self.step([Chunk(0, count - 1, 1, True)], [0], [pages])
+        if self.device.type == "cpu" and self.plan.budget_mib is not None:
+            packed.write_kernels(self.network, batch_tokens)  # before memory can run out
 
     def reset(self) -> None:
         """Forget what the pool holds; what a failed step wrote must not be read."""

@@ -8,6 +8,8 @@ those that torch.compile emits for frozen models; a torch without them keeps its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, TypeGuard
 
 import torch
@@ -16,6 +18,20 @@ from torch import Tensor, nn
 # oneDNN chooses its block format by the number of rows that it is told to expect. Of 16, 64 and 512, 64 is
 # level or best from 1 to 64 rows and within a tenth of the best at 512 (AVX2, two threads).
 _EXPECTED_ROWS = 64
+_MOST_ROWS = 512
+SIZES = (*range(1, 8), *range(8, 64, 8), *range(64, _MOST_ROWS + 1, 64))
+
+
+def blocks(rows: int) -> Iterator[tuple[int, int]]:
+    """Rows in blocks of few different sizes: (how many, of what size with rows of nothing behind them).
+
+    oneDNN writes a kernel for every number of rows that it meets, and keeps it: 3 MiB for each in a model
+    with five kinds of layers, half a GiB after a while (measured). These are the 23 of SIZES.
+    """
+    while rows:
+        count = next((size for size in (_MOST_ROWS, rows // 64 * 64) if 0 < size <= rows), rows)
+        yield count, next(size for size in SIZES if size >= count)
+        rows -= count
 
 
 class PackedLinear(nn.Module):
@@ -31,7 +47,15 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`."""
         rows = x.reshape(-1, self.in_features)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        out = rows.new_empty(rows.shape[0], self.out_features)
+        at = 0
+        for count, padded in blocks(rows.shape[0]):
+            block = rows[at : at + count]
+            if padded > count:
+                block = nn.functional.pad(block, (0, 0, 0, padded - count))
+            done = torch.ops.mkldnn._linear_pointwise(block, self._packed, self.bias, "none", [], "")
+            out[at : at + count] = done[:count]
+            at += count
         return out.view(*x.shape[:-1], self.out_features)
 
 
@@ -62,6 +86,19 @@ def pack(network: nn.Module) -> int:
     if count:
         _let_go_of_the_file(network)
     return count
+
+
+def write_kernels(network: nn.Module, most_rows: int) -> None:
+    """Have oneDNN write all the kernels that steps of so many rows use.
+
+    One that can not be written for lack of memory is never written again: its size fails from then on.
+    """
+    layers = {(m.in_features, m.out_features): m for m in network.modules() if isinstance(m, PackedLinear)}
+    sizes = {size for _, size in chain(*(blocks(rows) for rows in range(1, most_rows + 1)))}
+    with torch.inference_mode():
+        for layer in layers.values():
+            for size in sizes:
+                layer(torch.zeros(size, layer.in_features))
 
 
 def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:

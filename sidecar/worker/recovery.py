@@ -48,7 +48,7 @@ class Recovery:
         return met.error(free)
 
     def check(self, job: Job) -> None:
-        """Raises OutOfMemory for a request that comes to a step like a failed one, while there is no room."""
+        """Raises OutOfMemory for a request that comes to a step like one that failed, if there is no room."""
         if not self._known:
             return
         release_memory(self._device)
