@@ -13,6 +13,8 @@ import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from sidecar.engines.killed import memory_words, oom_kills
+
 # Five deaths in ten minutes are a fault that another start will not mend.
 RESTART_BUDGET = 5
 RESTART_WINDOW_S = 600.0
@@ -38,6 +40,8 @@ class Child:
         self._process = process
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._group_gone = False
+        self._killed = False
+        self._kills_before = oom_kills()
         self._drain = asyncio.create_task(self._read_stderr(), name="child-stderr")
 
     @classmethod
@@ -64,6 +68,11 @@ class Child:
     def tail(self) -> str:
         """The last lines that it wrote to stderr."""
         return "\n".join(self._tail)
+
+    def memory_words(self, exit_code: int) -> str:
+        """Why it ended with that code, if memory was the reason and not we; else empty."""
+        kills = 0 if self._killed else oom_kills() - self._kills_before
+        return memory_words(exit_code, self.tail(), kills)
 
     async def ended(self) -> int:
         """Wait for the end; the exit code, negative for a signal."""
@@ -96,6 +105,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL to the group, at once."""
+        self._killed = True
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -223,7 +223,8 @@ class LlamaServerEngine:
         lines = boot.child.tail().splitlines()
         if shown := without_requests(lines)[-12:]:
             log.error("the last lines of llama-server:\n%s", "\n".join(shown))
-        return Death(code, "; ".join(filter(None, (why, last_words(lines)))))
+        words = last_words(lines) or boot.child.memory_words(code)
+        return Death(code, "; ".join(filter(None, (why, words))))
 
     def _ready_state(self, boot: LlamaBoot, props: dict[str, Any]) -> Ready:
         wanted, slots = self._launch.context, self._launch.slots

@@ -143,7 +143,11 @@ class Supervisor:
             self.enter(Failed(reason))
             return
         log.error(
-            "the %s ended with exit code %s; starting again in %g s", self._name, death.exit_code, delay_s
+            "the %s ended with exit code %s%s; starting again in %g s",
+            self._name,
+            death.exit_code,
+            words,
+            delay_s,
         )
         self.enter(Loading("restart", None, f"after exit code {death.exit_code}{words}"))
         await asyncio.sleep(delay_s)

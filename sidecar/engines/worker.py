@@ -208,7 +208,7 @@ class WorkerEngine:
             tail = boot.child.tail()
             if tail and not isinstance(self.state(), Failed):
                 log.error("the worker's last words:\n%s", tail)
-            return Death(code, tail.rpartition("\n")[2])
+            return Death(code, boot.child.memory_words(code) or tail.rpartition("\n")[2])
         finally:
             stall.cancel()
             self._trimmed(0.0)

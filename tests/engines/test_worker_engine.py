@@ -228,6 +228,20 @@ def test_a_worker_that_never_loads_is_given_up_and_the_reason_is_told() -> None:
     run(test)
 
 
+def test_a_worker_that_ends_for_lack_of_memory_is_restarted_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        async with engine("bad-alloc") as made:
+            await ready(made)
+            with pytest.raises(EngineCrashed):
+                await answer(made, "a", "x")
+            await ready(made)
+
+    run(test)
+    assert "it ended itself because memory ran out (std::bad_alloc)" in caplog.text
+
+
 def test_a_refused_load_is_final_at_once() -> None:
     async def test() -> None:
         async with engine("refuse") as made:

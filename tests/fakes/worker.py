@@ -6,6 +6,7 @@ wrong is said by the words of SCRIPT:
     refuse          answers Load with Refused
     die-loading     exits 3 in place of loading
     die-at=N        exits 1 when the Nth request begins
+    bad-alloc       ends as C++ does without memory, when a request begins
     mute            loads, prices, and then never says a word
     garbage         writes a frame that is not msgpack
     orphan          leaves a grandchild that holds stderr open, and prints its pid
@@ -15,6 +16,7 @@ wrong is said by the words of SCRIPT:
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -68,6 +70,9 @@ class Echo:
                 send(Priced(id, Price(len(self.words[id]), len(self.words[id]), 1)))
             case Begin(id=id) if "mute" not in SCRIPT:
                 self.begun += 1
+                if "bad-alloc" in SCRIPT:
+                    print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr)
+                    os.abort()
                 if f"die-at={self.begun}" in SCRIPT:
                     sys.exit(1)
                 self.given[id] = 0
