@@ -35,6 +35,7 @@ usage: llm-sidecar COMMAND [flags]
   plan       explain a profile: every value and what set it, and the child's command line
   events     what happened to the memory and the engine, and why (--follow goes on with it)
   doctor     what is here, what is missing, and what to do about it
+  soak       the worst load for some minutes: memory, leaks, what failed
 
 Every other command takes the flags of the server: llm-sidecar serve --help
 plan, download and check take the profile's NAME: llm-sidecar plan hermes-3-8b-gptq
@@ -198,6 +199,12 @@ def _doctor(argv: Sequence[str]) -> int:
     return doctor(argv, os.environ, in_container=_in_container())
 
 
+def _soak(argv: Sequence[str]) -> int:
+    from sidecar.soak.command import soak
+
+    return soak(argv, os.environ)
+
+
 def _restarted_at_once() -> bool:
     """Whether a container's restart policy would start us again: as process 1, or as the child of
     the init that Docker puts there."""
@@ -230,4 +237,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plan": _plan,
     "events": _events,
     "doctor": _doctor,
+    "soak": _soak,
 }

@@ -27,7 +27,8 @@
        │  └─ NotOnHub              the hub has no such model, or not for us
        ├─ WeightsDamaged        a file that is not what it should be
        ├─ NoMemoryNow           the device is full at the moment
-       └─ PortInUse             somebody else listens there
+       ├─ PortInUse             somebody else listens there
+       └─ NothingToSoak         no sidecar that a load could be put on
 
 This module knows nothing of HTTP: `sidecar.api.errors` gives each class its status, in one
 table that a test holds complete. `StartError`s carry the exit code of the process instead
@@ -252,6 +253,13 @@ class PortInUse(StartError):
 
     code = "port_in_use"
     exit_code = 71
+
+
+class NothingToSoak(StartError):
+    """No sidecar answers there, or the one that was started has ended."""
+
+    code = "nothing_to_soak"
+    exit_code = 69
 
 
 def tree(root: type[SidecarError] = SidecarError) -> dict[str, type[SidecarError]]:

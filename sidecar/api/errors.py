@@ -61,6 +61,7 @@ STATUS: dict[type[errors.SidecarError], Row] = {
     errors.WeightsDamaged: Row(503, UNAVAILABLE, retry=False),
     errors.NoMemoryNow: Row(503, UNAVAILABLE, retry_after_s=30),
     errors.PortInUse: Row(503, UNAVAILABLE, retry=False),
+    errors.NothingToSoak: Row(503, UNAVAILABLE, retry=False),
 }
 
 

@@ -1,0 +1,1 @@
+"""`llm-sidecar soak`: the worst mix of requests for minutes, and what it did to the memory."""
