@@ -24,7 +24,7 @@ from sidecar.soak.mix import Ask
 from sidecar.soak.report import Tally
 from sidecar.soak.server import Server
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 LEAST_WAITING = 2
 MOST_CLIENTS = 512
 # Who is refused does not come back at once.

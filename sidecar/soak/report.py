@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.errors import EngineCrashed, EngineFault, EngineStalled, OutOfMemory
-from sidecar.soak.slope import Slope, Verdict, growth, verdict
+from sidecar.soak.slope import Slope, Verdict, growth, verdict, warmed_up
 
 # What is nobody's wish and no refusal: each is a request that was taken and not answered.
 FAILED = frozenset({"lost", "internal_error", EngineCrashed.code, EngineFault.code, EngineStalled.code})
@@ -117,8 +117,9 @@ def finished(sizes: Sizes, seconds: float, tally: Tally, probes_ms: Sequence[flo
     series = {"engine": tally.engine, "sidecar": tally.sidecar}
     if sizes.device != "cpu":
         series["card"] = tally.card
-    slopes = {name: growth(samples) for name, samples in series.items() if samples}
-    verdicts = [verdict(slope) for slope in slopes.values()] or [verdict(None)]
+    seen = {name: warmed_up(samples) for name, samples in series.items() if samples}
+    slopes = {name: growth(points) for name, points in seen.items()}
+    verdicts = [verdict(points) for points in seen.values()] or [verdict([])]
     worst = max(verdicts, key=("NO LEAK", "TOO SHORT TO SAY", "LEAK").index)
     heard = [one for one in probes_ms if one is not None]
     return Report(sizes, seconds, tally, heard, len(probes_ms) - len(heard), slopes, worst)

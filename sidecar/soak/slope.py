@@ -20,22 +20,28 @@ Verdict = Literal["LEAK", "NO LEAK", "TOO SHORT TO SAY"]
 CONFIDENCE = 0.95
 # Neighbours in time are alike, which the interval's theory does not know; and pairs grow with the square.
 MOST_POINTS, LEAST_POINTS = 100, 10
+# Until every slot has once been full, memory is touched for the first time, which is no leak.
+LEAST_REQUESTS = 100
 LIMIT_PER_1000 = 1.0
 WARM_UP_REQUESTS, WARM_UP_SHARE = 500, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Growth for each step of x, and the interval in which the truth lies with 95 %."""
+    """Growth for each step of x, and the interval in which the truth lies with 95 %.
+
+    `span` is how far the points reach in x.
+    """
 
     middle: float
     low: float
     high: float
     points: int
+    span: float
 
     def times(self, factor: float) -> Slope:
         """For so many steps; the factor is above zero."""
-        return Slope(self.middle * factor, self.low * factor, self.high * factor, self.points)
+        return Slope(self.middle * factor, self.low * factor, self.high * factor, self.points, self.span)
 
 
 def theil_sen(points: Sequence[Point], confidence: float = CONFIDENCE) -> Slope | None:
@@ -47,10 +53,10 @@ def theil_sen(points: Sequence[Point], confidence: float = CONFIDENCE) -> Slope 
         return None
     z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     reach = z * _kendall_sigma(points)
-    low = max(round((len(slopes) - reach) / 2), 0)
-    high = min(round((len(slopes) + reach) / 2) - 1, len(slopes) - 1)
-    low, high = min(low, len(slopes) - 1), max(high, 0)
-    return Slope(statistics.median(slopes), slopes[min(low, high)], slopes[max(low, high)], len(points))
+    low = max(round((len(slopes) - reach) / 2) - 1, 0)
+    high = min(round((len(slopes) + reach) / 2), len(slopes) - 1)
+    span = max(x for x, _ in points) - min(x for x, _ in points)
+    return Slope(statistics.median(slopes), slopes[low], slopes[high], len(points), span)
 
 
 def _kendall_sigma(points: Sequence[Point]) -> float:
@@ -90,16 +96,21 @@ def warmed_up(samples: Iterable[tuple[float, int, float]]) -> list[Point]:
     return [(count, mib) for at_s, count, mib in kept if at_s >= begin_s]
 
 
-def growth(samples: Iterable[tuple[float, int, float]]) -> Slope | None:
-    """MiB for each request behind the warm-up; samples as in `warmed_up`. None: nothing to tell from."""
-    return theil_sen(thinned(warmed_up(samples)))
+def growth(points: Sequence[Point]) -> Slope | None:
+    """MiB for each request; points as of `warmed_up`. None: nothing to tell from."""
+    return theil_sen(thinned(points))
 
 
-def verdict(slope: Slope | None) -> Verdict:
-    """LEAK where the whole interval is above 1 MiB in 1000 requests, NO LEAK where none of it is."""
-    if slope is None or slope.points < LEAST_POINTS:
+def verdict(points: Sequence[Point]) -> Verdict:
+    """LEAK where the whole interval is above 1 MiB in 1000 requests, NO LEAK where none of it is.
+
+    What has stopped growing is no leak: the later half must say the same.
+    """
+    slope = growth(points)
+    if slope is None or slope.points < LEAST_POINTS or slope.span < LEAST_REQUESTS:
         return "TOO SHORT TO SAY"
-    grown = slope.times(1000)
-    if grown.low > LIMIT_PER_1000:
-        return "LEAK"
-    return "NO LEAK" if grown.high <= LIMIT_PER_1000 else "TOO SHORT TO SAY"
+    if slope.times(1000).high <= LIMIT_PER_1000:
+        return "NO LEAK"
+    later = growth(points[len(points) // 2 :])
+    leaks = later is not None and min(slope.low, later.low) * 1000 > LIMIT_PER_1000
+    return "LEAK" if leaks else "TOO SHORT TO SAY"

@@ -12,6 +12,9 @@ wrong is said by the words of SCRIPT:
     orphan          leaves a grandchild that holds stderr open, and prints its pid
     stubborn        ignores SIGTERM and the end of its socket
     slots=N         so many requests at a time, not 4
+    context=N       tokens of prompt and answer, not 512
+    leak=KIB        keeps so much of main memory for each request, for ever
+    oom-at=N        has no memory for the Nth request
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import subprocess
 import sys
 import time
 
+from sidecar.errors import ContextOverflow, OutOfMemory
 from sidecar.generation import Capacity, EngineStats, Price, Usage
 from sidecar.worker import messages
 from sidecar.worker.messages import (
@@ -47,6 +51,14 @@ SCRIPT = sys.argv[1 : sys.argv.index("--fd")]
 SOCKET = socket.socket(fileno=int(sys.argv[-1]))
 
 
+def number(word: str, otherwise: int) -> int:
+    """What the script says behind `word=`."""
+    return next((int(said.partition("=")[2]) for said in SCRIPT if said.startswith(f"{word}=")), otherwise)
+
+
+CONTEXT = number("context", 512)
+
+
 def send(message: FromWorker) -> None:
     SOCKET.sendall(messages.frame(message))
 
@@ -59,11 +71,18 @@ class Echo:
         self.choices: dict[str, int] = {}
         self.given: dict[str, int] = {}
         self.begun = 0
+        self.kept: list[bytes] = []
 
     def hear(self, message: messages.ToWorker) -> None:
         match message:
             case Load():
                 load()
+            case Prepare(id=id, max_tokens=wanted) if wanted is not None and wanted > CONTEXT:
+                error = ContextOverflow.of(1, wanted, CONTEXT)
+                send(Released(id, code=error.code, message=error.message, param=error.param))
+            case Prepare(id=id, token_ids=[_, *_], max_tokens=wanted, n=n):
+                self.words[id], self.choices[id] = ["word"] * (wanted or 1), n
+                send(Priced(id, Price(1, wanted or 1, 1)))
             case Prepare(id=id, text=text, messages=messages, n=n):
                 said = text or (messages[-1].content if messages else "")
                 self.words[id], self.choices[id] = said.split(), n
@@ -75,7 +94,12 @@ class Echo:
                     os.abort()
                 if f"die-at={self.begun}" in SCRIPT:
                     sys.exit(1)
-                self.given[id] = 0
+                self.kept.append(os.urandom(1024 * number("leak", 0)))
+                if f"oom-at={self.begun}" in SCRIPT:
+                    del self.words[id]
+                    send(Released(id, code=OutOfMemory.code, message="needed 12 MiB, 3 MiB are free"))
+                else:
+                    self.given[id] = 0
             case Trim():
                 send(Trimmed(12.5, EngineStats(resident_bytes=1024**2)))
             case Cancel(id=id):
@@ -109,8 +133,7 @@ def load() -> None:
         print(f"grandchild {child.pid}", file=sys.stderr, flush=True)
         send(Progress("load", 0.5, str(child.pid)))
     send(Progress("load", 0.5, "half way"))
-    slots = next((int(word.partition("=")[2]) for word in SCRIPT if word.startswith("slots=")), 4)
-    send(Loaded("cpu", Capacity(slots, 64, 16, 512), (("model", "echo"),), EngineStats()))
+    send(Loaded("cpu", Capacity(number("slots", 4), 64, 16, CONTEXT), (("model", "echo"),), EngineStats()))
 
 
 def main() -> None:
