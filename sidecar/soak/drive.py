@@ -19,7 +19,7 @@ import aiohttp
 from sidecar.errors import NothingToSoak
 from sidecar.soak.asking import Asking
 from sidecar.soak.clients import CANCELLED, LOST, SUCCESS, asked
-from sidecar.soak.memory import Cards, Held, Tree
+from sidecar.soak.memory import Cards, Held, Tree, processor_s
 from sidecar.soak.mix import Ask
 from sidecar.soak.report import Tally
 from sidecar.soak.server import Server
@@ -59,7 +59,7 @@ class Soak:
         It ends early when the server, being ours, does.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, before_s = loop.time(), self._processor_s()
         try:
             while not stop.is_set() and (elapsed := loop.time() - began) < seconds:
                 self._server.check()
@@ -73,10 +73,15 @@ class Soak:
         finally:
             elapsed = loop.time() - began
             self.tally.unfinished = len(self._clients)
+            if before_s and (after_s := self._processor_s()):
+                self.tally.ran_s, self.tally.waited_s = after_s[0] - before_s[0], after_s[1] - before_s[1]
             for client in self._clients:
                 client.cancel()
             await asyncio.gather(*self._clients, return_exceptions=True)
         return elapsed
+
+    def _processor_s(self) -> tuple[float, float] | None:
+        return None if self._server.pid is None else processor_s(self._server.pid)
 
     async def _look(self, elapsed: float) -> None:
         own_mib = await self._look_at_load()

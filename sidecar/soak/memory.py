@@ -1,5 +1,7 @@
 """How much memory a process and its descendants hold, from /proc; and the cards, from their driver.
 
+How long a process had to wait for a processor stands there too.
+
 Between two looks at a process nothing is missed: the kernel keeps its high-water mark.
 """
 
@@ -69,6 +71,15 @@ class Tree:
         if not pids:
             return own, None
         return Held(sum(one.now_mib for one in held), sum(one.peak_mib for one in held)), own
+
+
+def processor_s(pid: int) -> tuple[float, float] | None:
+    """Seconds for which the process' first thread ran, and for which it could have run but had to wait."""
+    try:
+        ran_ns, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except (OSError, ValueError):  # gone, or a kernel without these figures
+        return None
+    return int(ran_ns) / 1e9, int(waited_ns) / 1e9
 
 
 def descendants(pid: int) -> list[int]:

@@ -20,7 +20,10 @@ Sample = tuple[float, int, float]
 
 @dataclass(slots=True)
 class Tally:
-    """What is counted while it goes on. Memory in MiB; a figure that can not be seen stays empty."""
+    """What is counted while it goes on. Memory in MiB; a figure that can not be seen stays empty.
+
+    `ran_s` and `waited_s` are the API process': without a processor it can not answer, however fast it is.
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)
@@ -34,6 +37,8 @@ class Tally:
     kv_shares: list[float] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
+    ran_s: float | None = None
+    waited_s: float | None = None
 
     @property
     def requests(self) -> int:
@@ -156,6 +161,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "verdict": report.verdict,
         "mib_per_1000_requests": {name: _slope(slope) for name, slope in report.slopes.items()},
         "health_ms": health(report),
+        "sidecar_ran_s": _rounded(tally.ran_s, 2),
+        "sidecar_waited_for_processor_s": _rounded(tally.waited_s, 2),
     }
 
 

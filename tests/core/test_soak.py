@@ -146,6 +146,7 @@ def made(**changes: object) -> Report:
     tally.outcomes.update({"success": 90, "cancelled": 10})
     tally.engine_peak_mib, tally.sidecar_peak_mib = 450.0, 90.0
     tally.kv_shares, tally.running, tally.waiting = [0.8, 0.9], [15, 16], [2, 2]
+    tally.ran_s, tally.waited_s = 3.0, 12.5
     sizes = Sizes("cpu", budget_mib=512, plan_mib=440, context=512, slots=16)
     for name, value in changes.items():
         setattr(tally, name, value)
@@ -192,7 +193,7 @@ def test_a_person_reads_it() -> None:
     show(console, made(engine=samples(3000, 20)))
     text = console.export_text()
     for words in ("never above the budget  yes (512 MiB)", "verdict                 LEAK", "85% on average",
-                  "p99 2.0 ms", "not well: the memory grows"):  # fmt: skip
+                  "p99 2.0 ms", "waited 12.5 s for a processor", "not well: the memory grows"):  # fmt: skip
         assert words in text
 
 
