@@ -50,11 +50,11 @@ def _rows(report: Report) -> Iterator[tuple[str, Text | str]]:
     if report.health_ms:
         yield (
             "/health",
-            (
-                f"p50 {probes['p50']} ms, p99 {probes['p99']} ms, worst {probes['max']} ms "
-                f"of {probes['asked']} probes, {probes['failed']} without 200"
-            ),
+            f"p50 {probes['p50']} ms, p99 {probes['p99']} ms, worst {probes['max']} ms "
+            f"of {probes['asked']} probes, {probes['failed']} without 200",
         )
+    if tally.ran_s is not None and tally.waited_s is not None:
+        yield "API process", f"ran {tally.ran_s:.1f} s, waited {tally.waited_s:.1f} s for a processor"
 
 
 def _high_water(report: Report) -> str:

@@ -10,7 +10,19 @@ from typing import Any
 
 from sidecar.engines import llama_binary
 from sidecar.errors import ConfigError
-from tools.bench import checkpoint, events, faults, forms, machine, overhead, report, sampler, speed, start
+from tools.bench import (
+    checkpoint,
+    events,
+    faults,
+    forms,
+    machine,
+    overhead,
+    report,
+    sampler,
+    soak,
+    speed,
+    start,
+)
 from tools.bench.figures import Point, rounded
 from tools.bench.servers import ROOT, Sizes
 from tools.bench.show import progress
@@ -28,14 +40,16 @@ def main() -> int:
     parser.add_argument("--llama", action="store_true", help="only what stands in front of llama-server")
     parser.add_argument("--faults", action="store_true", help="only what faults cost")
     parser.add_argument("--forms", action="store_true", help="only the answers that must be JSON")
+    parser.add_argument("--soak", action="store_true", help="only the memory under the worst load")
     options = parser.parse_args()
     try:
         binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
     except ConfigError as error:
         parser.exit(error.exit_code, f"{error.message}\n")
-    # What is not measured stays: `make gpu-test` writes its part, `--llama`, `--forms` and `--faults` theirs.
+    # What is not measured stays: `make gpu-test` writes its part, `--llama`, `--forms`, `--faults` and
+    # `--soak` theirs.
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    everything = not (options.llama or options.faults or options.forms)
+    everything = not (options.llama or options.faults or options.forms or options.soak)
     if everything:
         results |= measure(options.quick)
     if everything or options.llama:
@@ -44,6 +58,8 @@ def main() -> int:
         results["forms"] = measure_forms(options.quick)
     if everything or options.faults:
         results["faults"] = faults.measure(binary, options.quick)
+    if everything or options.soak:
+        results["soak"] = soak.measure(binary, options.quick)
     if not options.quick:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))

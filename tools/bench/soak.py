@@ -1,0 +1,125 @@
+"""Ten minutes of the worst load on each engine, and what reserving memory costs of its speed.
+
+`held` is an engine whose memory is sized as profiles size it; `free` has so much that nobody who finds a
+slot ever waits for memory. The same mix, in turn. An engine that reserves nothing, and never ran out of what
+it has, could at best do as much as `free`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.bench import machine, overhead
+from tools.bench.figures import rounded
+from tools.bench.servers import ROOT
+from tools.bench.show import Show, progress
+
+MINUTES, QUICK_MINUTES = 10.0, 0.2
+PAIRS, PAIR_MINUTES = 3, 1.0
+CONTEXT = 256
+# About a tenth above what the engine was seen to take: a budget that is never close tells nothing.
+BUDGETS = {"embedded-gguf": "64MiB", "embedded": "1GiB"}
+WANTED_SPEED, WANTED_SHARE, WANTED_HEALTH_MS = 0.95, 0.8, 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An engine's room: requests at once, and tokens of all of them; None is a context for each."""
+
+    slots: int
+    kv_tokens: int | None = None
+
+
+# As in the profile `embedded`: half as many contexts as slots. llama-server sets one aside for each slot.
+POOLS = {
+    "embedded": {"held": Pool(32, 16 * CONTEXT), "free": Pool(32)},
+    "embedded-gguf": {"held": Pool(16), "free": Pool(32)},
+}
+
+
+def measure(binary: str, quick: bool) -> dict[str, Any]:
+    """All of it; quick: little of each."""
+    others = machine.Others()
+    pairs = 1 if quick else PAIRS
+    with progress(len(BUDGETS) + len(POOLS) * pairs) as show:
+        runs = {profile: _ten_minutes(profile, binary, quick, show) for profile in BUDGETS}
+        speeds = {profile: _pairs(profile, binary, pairs, quick, show) for profile in POOLS}
+    return {
+        "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
+        "build": overhead.version(binary),
+        "context": CONTEXT,
+        "runs": runs,
+        "speeds": speeds,
+    }
+
+
+def _ten_minutes(profile: str, binary: str, quick: bool, show: Show) -> dict[str, Any]:
+    minutes = QUICK_MINUTES if quick else MINUTES
+    show(f"the worst load on {profile}, {minutes:g} minutes")
+    return _soak(
+        minutes, "--profile", profile, "--context_size", str(CONTEXT), "--llama_server", binary,
+        "--memory_budget", BUDGETS[profile],
+    )  # fmt: skip
+
+
+def _pairs(profile: str, binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
+    """Tokens a second of each pool in turn, and the medians' ratio."""
+    found: dict[str, list[dict[str, Any]]] = {"held": [], "free": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(pairs):
+            show(f"{profile}: memory as planned against more than enough, pair {index + 1} of {pairs}")
+            for name, pool in POOLS[profile].items():
+                registry = Path(folder) / f"{name}.yaml"
+                registry.write_text(_registry(profile, pool))
+                flags = ("--profile", "soak", "--profiles_config", str(registry), "--llama_server", binary)
+                found[name].append(_soak(QUICK_MINUTES if quick else PAIR_MINUTES, *flags))
+    speeds = {name: [run["tokens_per_s"] for run in runs] for name, runs in found.items()}
+    ratios = [held / free for held, free in zip(speeds["held"], speeds["free"], strict=True)]
+    shares = [run["kv_reserved_share"] for run in found["held"] if run["kv_reserved_share"] is not None]
+    return {
+        "raw": speeds,
+        "running": {
+            name: rounded(statistics.mean(run["running_mean"] for run in runs))
+            for name, runs in found.items()
+        },
+        "kv_reserved_share": rounded(statistics.mean(shares)) if shares else None,
+        "ratio": rounded(statistics.median(ratios)),
+        "ratio_range": [rounded(min(ratios)), rounded(max(ratios))],
+        "failed_for_memory": sum(run["failed_for_memory"] for runs in found.values() for run in runs),
+    }
+
+
+def _soak(minutes: float, *flags: str) -> dict[str, Any]:
+    """The report. RuntimeError where there is none."""
+    command = [sys.executable, "-m", "sidecar", "soak", "--minutes", str(minutes), "--json", *flags]
+    environ = {"THREADS": "1", **os.environ}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    try:
+        report: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise RuntimeError(f"the soak ended with {done.returncode}: {done.stderr}") from None
+    return report
+
+
+def _registry(profile: str, pool: Pool) -> str:
+    """A file with one profile, `soak`: the embedded model on that engine, with that room."""
+    kv_tokens = "" if pool.kv_tokens is None else f", kv_tokens: {pool.kv_tokens}"
+    engine = {
+        "embedded": f"backend: transformers\n    transformers: {{sources: [embedded]{kv_tokens}}}",
+        "embedded-gguf": f"backend: llamacpp\n    llamacpp: {{model_path: embedded, parallel: {pool.slots}}}",
+    }
+    return f"""\
+profiles:
+  soak:
+    model_id: soak
+    gpu: {{max_model_len: {CONTEXT}, max_concurrent_requests: {pool.slots}}}
+    {engine[profile]}
+"""
