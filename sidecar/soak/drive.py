@@ -1,7 +1,7 @@
 """The load itself: clients that never stop asking, and what is looked at meanwhile.
 
-As many clients as it takes that somebody always waits; how many that is, the sidecar's own count of
-those who wait tells.
+As many clients as it takes that somebody always waits, and not many more; how many that is, the sidecar's
+own count of those who wait tells.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from sidecar.errors import NothingToSoak
+from sidecar.errors import NothingToSoak, QueueFull
 from sidecar.soak.asking import Asking
 from sidecar.soak.clients import CANCELLED, LOST, SUCCESS, asked
 from sidecar.soak.memory import Cards, Held, Tree, processor_s
@@ -25,7 +25,7 @@ from sidecar.soak.report import Tally
 from sidecar.soak.server import Server
 
 LOOK_SECONDS = 0.25
-LEAST_WAITING = 2
+LEAST_WAITING, MOST_WAITING = 2, 8
 MOST_CLIENTS = 512
 # Who is refused does not come back at once.
 PAUSE_SECONDS = 0.2
@@ -52,6 +52,7 @@ class Soak:
         self._cards = cards
         self._clients: set[asyncio.Task[None]] = set()
         self._whole_s = FIRST_WHOLE_S
+        self._surplus = 0
 
     async def run(self, seconds: float, stop: asyncio.Event, told: Told) -> float:
         """Drive and look until the time is over or `stop` is set; the seconds that it took.
@@ -75,9 +76,10 @@ class Soak:
             self.tally.unfinished = len(self._clients)
             if before_s and (after_s := self._processor_s()):
                 self.tally.ran_s, self.tally.waited_s = after_s[0] - before_s[0], after_s[1] - before_s[1]
-            for client in self._clients:
+            clients = list(self._clients)
+            for client in clients:
                 client.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            await asyncio.gather(*clients, return_exceptions=True)
         return elapsed
 
     def _processor_s(self) -> tuple[float, float] | None:
@@ -112,21 +114,27 @@ class Soak:
             tally.running += [] if load.running is None else [load.running]
             tally.waiting.append(waiting)
         for _ in range(min(LEAST_WAITING - waiting, MOST_CLIENTS - len(self._clients))):
-            self._clients.add(asyncio.create_task(self._client()))
+            client = asyncio.create_task(self._client())
+            self._clients.add(client)
+            client.add_done_callback(self._clients.discard)
+        self._surplus = int(waiting > MOST_WAITING)  # one by one: whoever has just come is not seen yet
         return own_mib
 
     async def _client(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        """Ask until it is one too many."""
+        loop, kind = asyncio.get_running_loop(), SUCCESS
+        while kind != QueueFull.code and not self._surplus:
             began = loop.time()
             outcome = await asked(
                 self._session, self._server.url, next(self._asks), self._arrived, self._whole_s
             )
             self.tally.over(outcome.kind, outcome.message)
-            if outcome.kind == SUCCESS:
+            kind = outcome.kind
+            if kind == SUCCESS:
                 self._whole_s += 0.1 * (loop.time() - began - self._whole_s)
-            elif outcome.kind != CANCELLED:
+            elif kind != CANCELLED:
                 await asyncio.sleep(PAUSE_SECONDS)
+        self._surplus = 0
 
     def _arrived(self, tokens: int) -> None:
         self.tally.tokens += tokens
