@@ -1,4 +1,4 @@
-"""`llm-sidecar soak [--minutes N] [--url URL [--pid PID]] [--json]`: the worst load, and what it did.
+"""`llm-sidecar soak [--minutes N] [--url URL [--pid PID]] ...`: the worst load, and what it did.
 
 Without an address it starts a sidecar of its own, with the settings as they are.
 """
@@ -12,7 +12,7 @@ import json
 import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,7 +31,7 @@ from sidecar.soak.asking import Asking
 from sidecar.soak.drive import Soak, Told, probed
 from sidecar.soak.memory import Cards
 from sidecar.soak.mix import asks
-from sidecar.soak.report import Report, Sizes, Tally, as_json, finished
+from sidecar.soak.report import WARM_UP_REQUESTS, Sizes, Tally, as_json, finished
 from sidecar.soak.report_text import show as show_report
 from sidecar.soak.server import Server
 
@@ -51,12 +51,13 @@ def soak(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     wanted, others = flags.parse_known_args(argv)
     settings = load(argv, environ, PROG, beside=(flags,))
     seconds = _minutes(wanted.minutes) * 60
-    pid = _pid(wanted.pid, wanted.url)
+    pid, warm_up = _pid(wanted.pid, wanted.url), _warm_up(wanted.warm_up)
     with shown(lambda _: None) as show:
         sizes = Sizes() if wanted.url else _planned(settings, show)
         cards = Cards(others=not wanted.url)
         with _server(_url(wanted.url), pid, others, environ) as server:
-            report = uvloop.run(_driven(server, settings, sizes, cards, seconds, show))
+            found = uvloop.run(_driven(server, settings, sizes, cards, seconds, show))
+    report = finished(found.sizes, found.seconds, found.tally, found.probes_ms, warm_up)
     if wanted.json:
         print(json.dumps(as_json(report), indent=2))
     else:
@@ -78,6 +79,10 @@ def _flags() -> argparse.ArgumentParser:
         "--pid", metavar="PID", default="",
         help="The process of the sidecar at --url, if it is on this machine: its memory is looked at then.",
     )  # fmt: skip
+    flags.add_argument(
+        "--warm-up", metavar="N", default=str(WARM_UP_REQUESTS),
+        help=f"Requests before growth counts as a leak. Default: {WARM_UP_REQUESTS}.",
+    )  # fmt: skip
     flags.add_argument("--json", action="store_true", help="The report as JSON.")
     return flags
 
@@ -97,6 +102,12 @@ def _pid(text: str, url: str) -> int | None:
     if not url or not text.isdecimal():
         raise ConfigError(f"--pid {text[:80]!r} can not be used; accepted: a process id, beside --url")
     return int(text)
+
+
+def _warm_up(text: str) -> int:
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise ConfigError(f"--warm-up {text[:80]!r} can not be used; accepted: a number of requests, 1 or more")
 
 
 def _url(text: str) -> str:
@@ -132,9 +143,19 @@ def _planned(settings: Settings, show: Show) -> Sizes:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What a load brought, before anything is concluded from it."""
+
+    sizes: Sizes
+    seconds: float
+    tally: Tally
+    probes_ms: list[float | None]
+
+
 async def _driven(
     server: Server, settings: Settings, sizes: Sizes, cards: Cards, seconds: float, show: Show
-) -> Report:
+) -> Driven:
     headers = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key}"}
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
@@ -146,7 +167,7 @@ async def _driven(
         with _signals() as stop:
             async with probed(server.url) as probes_ms:
                 took_s = await load.run(seconds, stop, _showing(show, seconds))
-    return finished(sizes, took_s, load.tally, probes_ms)
+    return Driven(sizes, took_s, load.tally, probes_ms)
 
 
 async def _told(asking: Asking, planned: Sizes) -> Sizes:

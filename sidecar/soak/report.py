@@ -14,6 +14,8 @@ from sidecar.soak.slope import Slope, Verdict, growth, verdict, warmed_up
 # What is nobody's wish and no refusal: each is a request that was taken and not answered.
 FAILED = frozenset({"lost", "internal_error", EngineCrashed.code, EngineFault.code, EngineStalled.code})
 
+WARM_UP_REQUESTS = 500
+
 # Seconds, requests done, MiB.
 Sample = tuple[float, int, float]
 
@@ -117,14 +119,20 @@ class Report:
         return tuple(found)
 
 
-def finished(sizes: Sizes, seconds: float, tally: Tally, probes_ms: Sequence[float | None]) -> Report:
+def finished(
+    sizes: Sizes,
+    seconds: float,
+    tally: Tally,
+    probes_ms: Sequence[float | None],
+    warm_up: int = WARM_UP_REQUESTS,
+) -> Report:
     """The report; a probe without an answer is None. A leak of any of the processes is one."""
     series = {"engine": tally.engine, "sidecar": tally.sidecar}
     if sizes.device != "cpu":
         series["card"] = tally.card
-    seen = {name: warmed_up(samples) for name, samples in series.items() if samples}
+    seen = {name: warmed_up(samples, warm_up) for name, samples in series.items() if samples}
     slopes = {name: growth(points) for name, points in seen.items()}
-    verdicts = [verdict(points) for points in seen.values()] or [verdict([])]
+    verdicts = [verdict(points, warm_up) for points in seen.values()] or [verdict([], warm_up)]
     worst = max(verdicts, key=("NO LEAK", "TOO SHORT TO SAY", "LEAK").index)
     heard = [one for one in probes_ms if one is not None]
     return Report(sizes, seconds, tally, heard, len(probes_ms) - len(heard), slopes, worst)

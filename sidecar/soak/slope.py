@@ -23,7 +23,7 @@ MOST_POINTS, LEAST_POINTS = 100, 10
 # Until every slot has once been full, memory is touched for the first time, which is no leak.
 LEAST_REQUESTS = 100
 LIMIT_PER_1000 = 1.0
-WARM_UP_REQUESTS, WARM_UP_SHARE = 500, 0.2
+WARM_UP_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +81,17 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     ]
 
 
-def warmed_up(samples: Iterable[tuple[float, int, float]]) -> list[Point]:
+def warmed_up(samples: Iterable[tuple[float, int, float]], warm_up: int) -> list[Point]:
     """(seconds, requests done, MiB) as (requests, MiB), without the warm-up.
 
-    That is 500 requests; where the whole is no thousand of them, the first fifth of the time.
+    That is so many requests; where the whole is not twice as many, the first fifth of the time.
     """
     kept = list(samples)
     if not kept:
         return []
     first_s, (last_s, done, _) = kept[0][0], kept[-1]
-    if done >= 2 * WARM_UP_REQUESTS:
-        return [(count, mib) for _, count, mib in kept if count >= WARM_UP_REQUESTS]
+    if done >= 2 * warm_up:
+        return [(count, mib) for _, count, mib in kept if count >= warm_up]
     begin_s = first_s + (last_s - first_s) * WARM_UP_SHARE
     return [(count, mib) for at_s, count, mib in kept if at_s >= begin_s]
 
@@ -101,10 +101,11 @@ def growth(points: Sequence[Point]) -> Slope | None:
     return theil_sen(thinned(points))
 
 
-def verdict(points: Sequence[Point]) -> Verdict:
+def verdict(points: Sequence[Point], warm_up: int) -> Verdict:
     """LEAK where the whole interval is above 1 MiB in 1000 requests, NO LEAK where none of it is.
 
-    What has stopped growing is no leak: the later half must say the same.
+    Points as of `warmed_up`. What is not warm yet grows, and what has stopped growing is no leak: both are
+    too short to say, so the points begin behind the warm-up, and the later half of them says the same.
     """
     slope = growth(points)
     if slope is None or slope.points < LEAST_POINTS or slope.span < LEAST_REQUESTS:
@@ -112,5 +113,6 @@ def verdict(points: Sequence[Point]) -> Verdict:
     if slope.times(1000).high <= LIMIT_PER_1000:
         return "NO LEAK"
     later = growth(points[len(points) // 2 :])
-    leaks = later is not None and min(slope.low, later.low) * 1000 > LIMIT_PER_1000
-    return "LEAK" if leaks else "TOO SHORT TO SAY"
+    if later is None or points[0][0] < warm_up:
+        return "TOO SHORT TO SAY"
+    return "LEAK" if min(slope.low, later.low) * 1000 > LIMIT_PER_1000 else "TOO SHORT TO SAY"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from sidecar.soak import figures, slope
+from sidecar.soak import figures
 from sidecar.soak.mix import ANSWER_IDS, LEAST_CONTEXT, SHAPES, ask, asks
 from sidecar.soak.report import Report, Sizes, Tally, as_json, finished, quantile
 from sidecar.soak.report_text import show
@@ -126,18 +126,19 @@ def samples(requests: int, per_1000: float, step_mib: float = 0.0) -> list[tuple
         (samples(3000, per_1000=-20), "NO LEAK"),
         (samples(3000, per_1000=0, step_mib=8), "NO LEAK"),
         (samples(700, per_1000=1), "TOO SHORT TO SAY"),
+        (samples(900, per_1000=100), "TOO SHORT TO SAY"),
         (samples(60, per_1000=0), "TOO SHORT TO SAY"),
         ([], "TOO SHORT TO SAY"),
     ],
 )
 def test_the_verdict(seen: list[tuple[float, int, float]], word: str) -> None:
-    assert verdict(warmed_up(seen)) == word
+    assert verdict(warmed_up(seen, 500), 500) == word
 
 
 def test_the_warm_up_is_500_requests_or_the_first_fifth() -> None:
-    assert warmed_up(samples(3000, 0))[0][0] == slope.WARM_UP_REQUESTS
-    assert warmed_up(samples(300, 0))[0][0] == 60
-    assert warmed_up([]) == []
+    assert warmed_up(samples(3000, 0), 500)[0][0] == 500
+    assert warmed_up(samples(300, 0), 500)[0][0] == 60
+    assert warmed_up([], 500) == []
 
 
 def made(**changes: object) -> Report:
@@ -227,8 +228,8 @@ def test_what_a_sidecar_says_of_itself() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [("--minutes", "0"), ("--minutes", "nan"), ("--minutes", "ten"), ("--url", "localhost:8000"),
-     ("--url", "https://a"), ("--url", "http://a/v1"), ("--pid", "12"), ("--url", "http://a", "--pid", "-1")],
+    [("--minutes", "0"), ("--minutes", "nan"), ("--minutes", "ten"), ("--warm-up", "0"),
+     ("--url", "localhost:8000"), ("--url", "https://a"), ("--url", "http://a/v1"), ("--pid", "12"), ("--url", "http://a", "--pid", "-1")],
 )  # fmt: skip
 def test_a_flag_that_can_not_be_used_is_one_line(flags: tuple[str, ...]) -> None:
     code, said, wrong = typed("soak", *flags)

@@ -40,7 +40,7 @@ def test_a_leak_and_a_request_without_memory_are_found(tmp_path: Path) -> None:
     script = "slots=16 context=64 leak=100 oom-at=40"
     with echoing(tmp_path, FAULTS_SCRIPT=script) as own:
         where = ("--url", own.url, "--pid", str(own.process.pid))
-        code, told, wrong = soaked(*where, "--minutes", "0.1")
+        code, told, wrong = soaked(*where, "--minutes", "0.1", "--warm-up", "50")
         until(lambda: own.active() == own.waiting() == 0, "all places free", 20)
     assert (code, wrong) == (1, "")
     assert told["verdict"] == "LEAK"
