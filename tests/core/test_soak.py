@@ -228,9 +228,18 @@ def test_what_a_sidecar_says_of_itself() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [("--minutes", "0"), ("--minutes", "nan"), ("--minutes", "ten"), ("--warm-up", "0"),
-     ("--url", "localhost:8000"), ("--url", "https://a"), ("--url", "http://a/v1"), ("--pid", "12"), ("--url", "http://a", "--pid", "-1")],
-)  # fmt: skip
+    [
+        ("--minutes", "0"),
+        ("--minutes", "nan"),
+        ("--minutes", "ten"),
+        ("--warm-up", "0"),
+        ("--url", "localhost:8000"),
+        ("--url", "https://a"),
+        ("--url", "http://a/v1"),
+        ("--pid", "12"),
+        ("--url", "http://a", "--pid", "-1"),
+    ],
+)
 def test_a_flag_that_can_not_be_used_is_one_line(flags: tuple[str, ...]) -> None:
     code, said, wrong = typed("soak", *flags)
     assert (code, said, wrong.count("\n")) == (78, "", 1)
