@@ -17,8 +17,7 @@ from sidecar.generation import Sampling
 from sidecar.ledger import Ledger
 from sidecar.worker import load as loading
 from sidecar.worker.loop import StickyError
-from sidecar.worker.messages import Released, Step
-from sidecar.worker.messages import Trim, Trimmed
+from sidecar.worker.messages import Released, Step, Trim, Trimmed
 from sidecar.worker.model import Model
 from tests.engines.conftest import config
 from tests.engines.driver import GREEDY, Driver
