@@ -186,7 +186,7 @@ TABLE: tuple[Setting, ...] = (
         ("MEMORY_BUDGET",),
         size_mib,
         _SIZES,
-        "The main memory that sizes weights and KV on a CPU; a plan, not a limit on the process.",
+        "The main memory of the engine's process on a CPU (transformers); held from when it is loaded.",
         "memory_budget",
     ),
     Setting(

@@ -26,7 +26,7 @@ def blocks(rows: int) -> Iterator[tuple[int, int]]:
     """Rows in blocks of few different sizes: (how many, of what size with rows of nothing behind them).
 
     oneDNN writes a kernel for every number of rows that it meets, and keeps it: 3 MiB for each in a model
-    with five kinds of layers, half a GiB after a while (measured). These are the 23 of SIZES.
+    with five kinds of layers, half a GiB after a while (measured). These are the 22 of SIZES.
     """
     while rows:
         count = next((size for size in (_MOST_ROWS, rows // 64 * 64) if 0 < size <= rows), rows)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.budget import FILL, Demand, Plan, paged, plan, workspace_mib
+from sidecar.budget import FILL, Demand, Plan, growth_mib, paged, plan, workspace_mib
 from sidecar.errors import ConfigError
 
 LLAMA_8B_BYTES = 128 * 1024  # keys and values of one token
@@ -75,6 +75,51 @@ def test_every_plan_stays_below_the_first_rung(
         return
     assert made.total_mib <= budget_mib * 0.96
     assert made.kv_tokens >= context
+
+
+@given(
+    st.integers(500, 20_000), st.integers(1, 3000), st.integers(1, 10_000), st.integers(1, 4096),
+    st.floats(0, 1),
+)  # fmt: skip
+def test_on_a_cpu_the_process_is_part_of_the_plan_and_growth_stays_within_it(
+    budget_mib: int, process_mib: int, weights_mib: int, context: int, held: float
+) -> None:
+    demand = paged(
+        weights_mib=weights_mib, workspace_mib=50, on_cuda=False, bytes_per_token=LLAMA_8B_BYTES,
+        page_tokens=16, context=context, wanted_tokens=10**6, process_mib=process_mib,
+    )  # fmt: skip
+    assert demand.fixed_mib == process_mib + weights_mib + 50
+    try:
+        made = plan(demand, budget_mib)
+    except ConfigError:
+        assert demand.least_mib > budget_mib * FILL
+        return
+    assert made.total_mib <= budget_mib * FILL
+    resident_mib = (made.total_mib - made.workspace_mib) * held
+    assert resident_mib + growth_mib(made, resident_mib, 7.0) + 7.0 <= max(
+        budget_mib * FILL, resident_mib + 7
+    )
+
+
+def test_what_holds_more_than_was_planned_is_refused_before_it_serves() -> None:
+    made = make(10752)
+    with pytest.raises(ConfigError, match=r"loaded it holds 9800 MiB, and a step takes 200, .* 9892 MiB"):
+        growth_mib(made, 9800, 0)
+
+
+def test_on_a_card_main_memory_is_not_counted() -> None:
+    assert paged(
+        weights_mib=1, workspace_mib=1, on_cuda=True, bytes_per_token=1, page_tokens=256, context=256,
+        wanted_tokens=256, process_mib=1000,
+    ).process_mib == 0  # fmt: skip
+
+
+def test_without_a_card_the_process_is_named() -> None:
+    demand = paged(
+        weights_mib=100, workspace_mib=10, on_cuda=False, bytes_per_token=LLAMA_8B_BYTES, page_tokens=16,
+        context=512, wanted_tokens=512, process_mib=900,
+    )  # fmt: skip
+    assert plan(demand, None).sentence().startswith("process 900 + weights 100 + workspace 10 + KV 64 = 1074")
 
 
 def test_workspace_grows_with_the_batch() -> None:

@@ -232,12 +232,6 @@ def test_the_template_quotes_what_bash_would_cut(monkeypatch: pytest.MonkeyPatch
     assert "# MODEL_PATH='two words; $HOME'\n" in env_template()
 
 
-def test_the_memory_budget_promises_no_limit() -> None:
-    row = next(row for row in TABLE if row.field == "memory_budget_mib")
-    assert "sizes weights and KV on a CPU" in row.text
-    assert "may use" not in row.text
-
-
 def test_the_readme_has_every_name() -> None:
     table = readme_table()
     assert all(f"`{name}`" in table for row in TABLE for name in row.names)

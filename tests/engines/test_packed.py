@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from sidecar.worker import packed
@@ -11,7 +13,7 @@ from sidecar.worker import packed
 pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no packed linear operator")
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 16, 33, 200])
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 33, 65, 200, 577])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_product_is_that_of_linear(rows: int, bias: bool) -> None:
     torch.manual_seed(rows)
@@ -19,6 +21,14 @@ def test_the_product_is_that_of_linear(rows: int, bias: bool) -> None:
     x = torch.randn(1, rows, 96)
     with torch.inference_mode():
         assert torch.allclose(packed.PackedLinear(linear)(x), linear(x), atol=1e-5)
+
+
+@given(st.integers(0, 5000))
+def test_rows_come_in_blocks_of_few_sizes(rows: int) -> None:
+    made = list(packed.blocks(rows))
+    assert sum(count for count, _ in made) == rows
+    assert all(count <= size < count + 8 and size in packed.SIZES for count, size in made)
+    assert len(packed.SIZES) == 22
 
 
 def test_no_rows_are_no_rows() -> None:
