@@ -15,7 +15,7 @@ from sidecar.soak.figures import Load, Said
 from sidecar.soak.server import Server
 
 LOOK_SECONDS = 0.1
-SILENT_SECONDS = 3.0
+SILENT_SECONDS = 2.0
 JSON = {"accept": "application/json"}
 TOO_MANY_TOKENS = 2**31 - 1
 

@@ -113,7 +113,8 @@ class Soak:
             tally.kv_shares += [] if load.kv_share is None else [load.kv_share]
             tally.running += [] if load.running is None else [load.running]
             tally.waiting.append(waiting)
-        for _ in range(min(LEAST_WAITING - waiting, MOST_CLIENTS - len(self._clients))):
+        wanted = LEAST_WAITING - waiting if waiting else max(LEAST_WAITING, len(self._clients) // 2)
+        for _ in range(min(wanted, MOST_CLIENTS - len(self._clients))):
             client = asyncio.create_task(self._client())
             self._clients.add(client)
             client.add_done_callback(self._clients.discard)
