@@ -24,8 +24,8 @@ test: $(VENV)/dev.installed  ## everything the tests need, then the tests
 test-llama: $(VENV)/dev.installed  ## the tests that need a llama-server (LLAMA_SERVER_PATH, else on PATH)
 	@$(PY) -m pytest -m 'llama and not long'
 
-test-long: $(VENV)/dev.installed  ## the long form of the tests of faults: 10,000 requests, deadlines waited for
-	@$(PY) -m pytest -m 'long and not llama' tests/faults
+test-long: $(VENV)/dev.installed  ## the long form of the tests of faults and of the soak: 10,000 requests, deadlines waited for
+	@$(PY) -m pytest -m 'long and not llama' tests/faults tests/e2e
 
 test-docker: $(VENV)/dev.installed  ## builds the CPU images and tests them on this machine's Docker engine
 	@$(PY) -m pytest tests/docker -s

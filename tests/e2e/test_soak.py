@@ -17,7 +17,7 @@ from tests.e2e.program import CLEAN, ROOT, free_port, serving, until
 from tests.faults.conftest import echoing
 from tests.typed import typed
 
-LIMIT_S = 100
+LIMIT_S = 220
 
 
 def command(*words: str, **environ: str) -> subprocess.Popen[str]:
@@ -63,7 +63,7 @@ def test_it_ends_at_a_signal_and_reports_what_there_is(tmp_path: Path) -> None:
         until(lambda: own.active() > 0, "the load is on", 20)
         until(lambda: own.get("/readyz")[0] == 200, "it answers", 20)
         process.send_signal(signal.SIGINT)
-        said, wrong = process.communicate(timeout=20)
+        said, wrong = process.communicate(timeout=LIMIT_S)
     assert wrong == ""
     assert "not seen: no process id is known (--pid)" in said
     assert "TOO SHORT TO SAY" in said
