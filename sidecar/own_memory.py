@@ -56,10 +56,15 @@ class Memory:
 def own_memory(
     state: ServiceState, stats: EngineStats, by_card: Sequence[Mapping[int, int]] = ()
 ) -> Own | None:
-    """Our memory now; None while nobody can tell. `by_card` has each card's bytes by process id."""
+    """Our memory now; None while nobody can tell. `by_card` has each card's bytes by process id.
+
+    What an engine said before it died, or loads again, is not what is held now.
+    """
+    if not isinstance(state, Ready):
+        return None
     if stats.memory_reserved_bytes:
         return _on_one_card(stats.memory_reserved_bytes / MIB + CUDA_CONTEXT_MIB, "allocator")
-    if isinstance(state, Ready) and not state.device.startswith("cpu"):
+    if not state.device.startswith("cpu"):
         shares = [held[stats.pid] / MIB for held in by_card if stats.pid is not None and stats.pid in held]
         if shares:
             return Own(sum(shares), "driver", max(shares))

@@ -86,6 +86,7 @@ class Pressure:
         self._seen = Rung.STEADY
         self._leased, self._lease_until = Rung.STEADY, 0.0
         self._rung = Rung.STEADY
+        self._last_mib: float | None = None
         self._trimming = asyncio.Lock()
         events.reading = self._reading
 
@@ -150,17 +151,17 @@ class Pressure:
 
     def _reading(self) -> dict[str, Any]:
         own = self._own()
-        return {
-            "own_mib": None if own is None else round(own.mib, 1),
-            "source": None if own is None else own.source,
-            "budget_mib": self._budget_mib(own),
-        }
+        if own is None:  # it is gone, or loads: what it held last is what was before
+            return {"before_mib": self._last_mib}
+        return {"own_mib": round(own.mib, 1), "source": own.source, "budget_mib": self._budget_mib(own)}
 
     def _stands(self) -> Rung:
         """The rung by our own reading. Only what is loaded climbs: a load passes every line on its way."""
         own = self._own()
         limit_mib = self._budget_mib(own)
-        if not isinstance(self._held.state(), Ready) or own is None or limit_mib is None:
+        if own is not None:
+            self._last_mib = round(own.mib, 1)
+        if own is None or limit_mib is None:
             return Rung.STEADY
         return rung(own.highest_mib, limit_mib, self._seen) if own.is_measured else Rung.STEADY
 

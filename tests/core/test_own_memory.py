@@ -19,7 +19,7 @@ RESIDENT = EngineStats(resident_bytes=900 * MIB, pid=7)
     ("state", "stats", "by_card", "own"),
     [
         (Unloaded(), EngineStats(), [], None),
-        (Loading("load"), RESIDENT, [], Own(900, "resident", 900)),
+        (Loading("restart", was_ready=True), RESIDENT, [], None),
         (ON_CPU, RESIDENT, [{7: 5 * MIB}], Own(900, "resident", 900)),
         (ON_CARD, RESIDENT, [], Own(7700, "plan", 7700)),
         (ON_CARD, RESIDENT, [{8: 5 * MIB}], Own(7700, "plan", 7700)),

@@ -114,6 +114,16 @@ def test_who_has_no_budget_or_loads_stands_nowhere() -> None:
     play(loads)
 
 
+def test_what_an_engine_held_before_it_died_is_told() -> None:
+    async def story(house: House) -> None:
+        await house.stands_at(900)
+        house.engine.set_state(loading("restart"))
+        event = house.service.events.record("engine_death", "it ended")
+        assert (event["before_mib"], "own_mib" in event) == (900.0, False)
+
+    play(story)
+
+
 def test_a_plan_is_no_reading() -> None:
     async def story(house: House) -> None:
         house.engine.set_state(Ready("cuda:0", CAPACITY))

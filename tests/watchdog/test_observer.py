@@ -59,6 +59,12 @@ def test_above_it_is_told_apart(
     assert seen.report is not None
 
 
+def test_near_the_limit_too(live: Live, tmp_path: Path) -> None:
+    said(live, 10300, f"1001, {UUID}, 8000\n")
+    seen = observed(live, str(tmp_path / "absent"))
+    assert seen.cards == {UUID: Card(10300.0, 24576.0, 8000.0, "the driver")}
+
+
 def test_a_stale_report_is_no_witness(live: Live, tmp_path: Path) -> None:
     said(live, 12000)
     line = json.dumps(SAID | {"age_s": 121}).encode() + b"\n"
