@@ -50,7 +50,12 @@ def described(
         assert profile.llamacpp is not None
         return _remote_llama(profile.llamacpp, on_progress)
     assert profile.transformers is not None
-    return _remote_safetensors(weights.first_on_hub(profile.transformers.sources), on_progress)
+    return of_hub(profile.transformers.sources, on_progress)
+
+
+def of_hub(sources: Iterable[str], on_progress: Progress) -> Described:
+    """The transformers model of the first of `sources` that the hub has. Raises StartError."""
+    return _remote_safetensors(weights.first_on_hub(sources), on_progress)
 
 
 def described_here(profile: Profile, cache_dir: Path | None) -> Described | None:

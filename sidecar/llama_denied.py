@@ -52,8 +52,9 @@ _BY_REASON: dict[str, str] = {
         --video-ffmpeg-dir""",
     _LOOK: """--help -h --usage --version --cache-list -cl --completion-bash --list-devices
         --print-config""",
-    _SURE: """--cache-ram -cram --context-shift --no-context-shift --kv-unified -kvu --no-kv-unified
-        -no-kvu --kv-unified-per-slot --fit -fit --fit-target -fitt --fit-ctx -fitc --special -sp
+    _SURE: """--cache-ram -cram --ctx-checkpoints --swa-checkpoints -ctxcp --context-shift
+        --no-context-shift --kv-unified -kvu --no-kv-unified -no-kvu --kv-unified-per-slot
+        --fit -fit --fit-target -fitt --fit-ctx -fitc --special -sp
         --jinja --no-jinja --device -dev --cont-batching -cb --no-cont-batching -nocb
         --prefill-assistant --no-prefill-assistant --sse-ping-interval --timeout -to --rerank --reranking
         --reasoning-format --skip-chat-parsing --no-skip-chat-parsing --backend-sampling -bs

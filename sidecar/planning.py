@@ -144,11 +144,9 @@ def demand(profile: Profile, found: Described, device: str) -> Demand:
     block = profile.transformers
     assert block is not None
     check_architecture(found.where, found.config)
-    wanted, stored = block.quantization, precision.checkpoint(found.config)
-    if wanted == "gptq":  # quantised at the first start, if it is not yet
-        stored = precision.Checkpoint(dtype="float16", method="gptq")
+    wanted = block.quantization
     on = SUPPOSED if device == "cuda" else precision.Device("cpu")
     serving = Wanted(
         profile.context, profile.slots, profile.batch_tokens, wanted, block.kv_tokens, block.page_tokens
     )
-    return worker_demand(found.model, serving, precision.choose(on, stored, wanted), device)
+    return worker_demand(found.model, serving, precision.chosen(on, found.config, wanted), device)

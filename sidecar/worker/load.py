@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sidecar import budget, headers, toolcalls, weights
 from sidecar.budget import MIB, Demand
-from sidecar.errors import ConfigError, WeightsDamaged
+from sidecar.errors import ConfigError, StartError, WeightsDamaged
 from sidecar.model_shape import ModelShape
 from sidecar.worker import attention, gptq, packed, precision
 from sidecar.worker.architectures import check_architecture
@@ -40,16 +41,21 @@ _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 def load(config: WorkerConfig, report: Report) -> Model:
     """The model, ready to step. Raises StartError; `report` hears how far it is."""
     device = device_named(config.device)
+    limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
+    varlen = _has_varlen(device)
+    here_mib = resident_bytes() / MIB
+
+    def wanted(found: headers.Described) -> tuple[precision.Precision, Demand]:
+        chosen = precision.chosen(_abilities(device), found.config, config.quantization)
+        return chosen, worker_demand(found.model, _wanted(config, varlen), chosen, device.type, here_mib)
+
+    if limit_mib is not None and (there := _described_on_hub(config.sources, report)) is not None:
+        budget.plan(wanted(there)[1], limit_mib)
     folder = _folder(config, device, report)
     found = headers.of_folder(folder)
-    limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
-    stored = precision.checkpoint(found.config)
-    chosen = precision.choose(_abilities(device), stored, config.quantization)
     network_config = _checked_config(folder, config.context)
-    varlen = _has_varlen(device)
     # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
-    here_mib = resident_bytes() / MIB
-    demand = worker_demand(found.model, _wanted(config, varlen), chosen, device.type, here_mib)
+    chosen, demand = wanted(found)
     budget.plan(demand, limit_mib)
     cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
@@ -85,6 +91,16 @@ def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:
     return Wanted(
         config.context, config.slots, config.batch_tokens, config.quantization, config.kv_tokens, page_tokens
     )
+
+
+def _described_on_hub(sources: Sequence[str], report: Report) -> headers.Described | None:
+    """What is not here yet, before it is fetched; None where the fetch itself will say why it can not be."""
+    if weights.find_here(sources) is not None:
+        return None
+    try:
+        return headers.of_hub(sources, lambda text: report("download", 0.0, text))
+    except StartError:
+        return None
 
 
 def _folder(config: WorkerConfig, device: torch.device, report: Report) -> Path:

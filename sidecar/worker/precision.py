@@ -61,6 +61,17 @@ def checkpoint(config: Mapping[str, Any]) -> Checkpoint:
     )
 
 
+def chosen(device: Device, config: Mapping[str, Any], quantization: str) -> Precision:
+    """What the model of this `config.json` is served with; `gptq` is quantised first where it is not yet.
+
+    Raises what `choose` raises.
+    """
+    stored = checkpoint(config)
+    if quantization == "gptq" and stored.method is None:
+        stored = Checkpoint(dtype="float16", method="gptq")
+    return choose(device, stored, quantization)
+
+
 def choose(device: Device, stored: Checkpoint, quantization: str) -> Precision:
     """`quantization` is what was asked for: auto, none, 8bit or 4bit.
 

@@ -54,8 +54,9 @@ PLAIN = profile({"ctx_size": 2048, "parallel": 3, "threads": 2})
 def test_a_plain_profile_on_a_new_build() -> None:
     assert line(PLAIN) == (
         " --model /m/model.gguf --host 127.0.0.1 --port 4711 --alias m --no-ui --no-slots"
-        " --no-context-shift --cache-ram 0 --ctx-checkpoints 2 --fit off --no-kv-unified --metrics --no-prefill-assistant"
-        " --log-colors off --sse-ping-interval 1 --jinja --ctx-size 6144 --parallel 3 --threads 2"
+        " --no-context-shift --cache-ram 0 --ctx-checkpoints 2 --fit off --no-kv-unified --metrics"
+        " --no-prefill-assistant --log-colors off --sse-ping-interval 1 --jinja --ctx-size 6144"
+        " --parallel 3 --threads 2"
         " --batch-size 512 --gpu-layers 999 "
     )
 

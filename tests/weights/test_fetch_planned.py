@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,16 @@ def test_what_fits_is_fetched_and_served(machine: Machine, tmp_path: Path) -> No
     code, said, log = machine.typed(sys.executable, "-m", "sidecar", "warm", MEMORY_BUDGET="256MiB")
     assert code == 0, (said, log)
     assert {path.name for path in machine.folder.rglob("*.gguf")} == {NAME}
+
+
+def test_nor_is_a_transformers_model(
+    machine: Machine, transformers_files: Callable[[], dict[str, bytes]]
+) -> None:
+    machine.hub.add("owner/tiny", transformers_files())
+    del machine.environ["LLM_PROFILES_CONFIG_PATH"]
+    small = {"LLM_PROFILE_NAME": "embedded", "MODEL_PATH": "owner/tiny", "MEMORY_BUDGET": "256MiB"}
+    code, said, log = machine.typed(sys.executable, "server.py", **small)
+    assert code == 78, (said, log)
+    assert "does not fit: process " in said
+    assert "▒ process" in log
+    assert not list(machine.cache.rglob("*.safetensors"))
