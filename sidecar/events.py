@@ -32,6 +32,8 @@ Kind = Literal[
     "engine_start", "engine_ready", "engine_death", "engine_failed", "engine_stop", "out_of_memory",
     "warn", "stop_admitting", "over", "trim", "drain", "recover",
 ]  # fmt: skip
+# What the terminal says in its own words while it starts.
+QUIET = {"start": logging.DEBUG, "engine_start": logging.DEBUG, "engine_ready": logging.DEBUG}
 Event = Mapping[str, Any]
 Reading = Callable[[], Mapping[str, Any]]
 
@@ -69,7 +71,7 @@ class Events:
         event = said | {k: v for k, v in {**self.reading(), **more}.items() if v is not None}
         self._ring.append(event)
         self._write(json.dumps(event).encode() + b"\n")
-        log.info(event["text"], extra={"event": kind, "by": by})
+        log.log(QUIET.get(kind, logging.INFO), event["text"], extra={"event": kind, "by": by})
         return event
 
     def since(self, id: int = 0, limit: int = KEPT) -> list[Event]:

@@ -1,8 +1,8 @@
-"""Ten minutes of the worst load on each engine, and what reserving memory costs of its speed.
+"""Ten minutes of the worst load on each engine, and what reserving memory costs of the worker's speed.
 
-`held` is an engine whose memory is sized as profiles size it; `free` has so much that nobody who finds a
+`held` is a worker whose memory is sized as profiles size it; `free` has so much that nobody who finds a
 slot ever waits for memory. The same mix, in turn. An engine that reserves nothing, and never ran out of what
-it has, could at best do as much as `free`.
+it has, could at best do as much as `free`. llama-server has no such pair: a slot there is its memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.bench.servers import ROOT
 from tools.bench.show import Show, progress
 
 MINUTES, QUICK_MINUTES = 10.0, 0.2
-PAIRS, PAIR_MINUTES = 3, 1.0
+PAIRS, PAIR_MINUTES = 5, 0.5
 CONTEXT = 256
 # About a tenth above what the engine was seen to take: a budget that is never close tells nothing.
 BUDGETS = {"embedded-gguf": "64MiB", "embedded": "3GiB"}
@@ -38,42 +38,40 @@ class Pool:
 
 
 # As in the profile `embedded`: half as many contexts as slots. llama-server sets one aside for each slot.
-POOLS = {
-    "embedded": {"held": Pool(32, 16 * CONTEXT), "free": Pool(32)},
-    "embedded-gguf": {"held": Pool(16), "free": Pool(32)},
-}
+HELD = {"embedded": Pool(32, 16 * CONTEXT), "embedded-gguf": Pool(16)}
+PAIRED = {"held": HELD["embedded"], "free": Pool(32)}
 
 
 def measure(binary: str, quick: bool) -> dict[str, Any]:
     """All of it; quick: little of each."""
     others = machine.Others()
     pairs = 1 if quick else PAIRS
-    with progress(len(BUDGETS) + len(POOLS) * pairs) as show:
+    with progress(len(BUDGETS) + pairs) as show:
         runs = {profile: _ten_minutes(profile, binary, quick, show) for profile in BUDGETS}
-        speeds = {profile: _pairs(profile, binary, pairs, quick, show) for profile in POOLS}
+        speed = _pairs(binary, pairs, quick, show)
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
         "build": overhead.version(binary),
         "context": CONTEXT,
         "runs": runs,
-        "speeds": speeds,
+        "speed": speed,
     }
 
 
 def _ten_minutes(profile: str, binary: str, quick: bool, show: Show) -> dict[str, Any]:
     minutes = QUICK_MINUTES if quick else MINUTES
     show(f"the worst load on {profile}, {minutes:g} minutes")
-    return _soak(profile, POOLS[profile]["held"], binary, minutes, "--memory_budget", BUDGETS[profile])
+    return _soak(profile, HELD[profile], binary, minutes, "--memory_budget", BUDGETS[profile])
 
 
-def _pairs(profile: str, binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
+def _pairs(binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
     """Tokens a second of each pool in turn, and the medians' ratio."""
     found: dict[str, list[dict[str, Any]]] = {"held": [], "free": []}
     minutes = QUICK_MINUTES if quick else PAIR_MINUTES
     for index in range(pairs):
-        show(f"{profile}: memory as planned against more than enough, pair {index + 1} of {pairs}")
-        for name, pool in POOLS[profile].items():
-            found[name].append(_soak(profile, pool, binary, minutes))
+        show(f"memory as planned against more than enough, pair {index + 1} of {pairs}")
+        for name, pool in PAIRED.items():
+            found[name].append(_soak("embedded", pool, binary, minutes))
     speeds = {name: [run["tokens_per_s"] for run in runs] for name, runs in found.items()}
     ratios = [held / free for held, free in zip(speeds["held"], speeds["free"], strict=True)]
     shares = [run["kv_reserved_share"] for run in found["held"] if run["kv_reserved_share"] is not None]

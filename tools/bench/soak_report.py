@@ -14,7 +14,7 @@ def render(soak: dict[str, Any] | None) -> str:
     """The part; the same results give the same text."""
     if soak is None:
         return f"{TITLE}\n\nNot measured here: `python -m tools.bench --soak` fills this in."
-    return "\n\n".join([TITLE, _about(soak), _runs(soak["runs"]), _speeds(soak["speeds"])])
+    return "\n\n".join([TITLE, _about(soak), _runs(soak["runs"]), _speeds(soak["speed"])])
 
 
 def _about(soak: dict[str, Any]) -> str:
@@ -64,15 +64,13 @@ def _lines() -> list[tuple[str, Any, str]]:
     ]
 
 
-def _speeds(speeds: dict[str, Any]) -> str:
+def _speeds(speed: dict[str, Any]) -> str:
     head = (
-        "Tokens a second with memory as planned (`held`), and with so much that nobody who finds a slot "
-        "waits for memory (`free`); for llama-server, which sets a whole context aside for each slot, with "
-        "twice the slots:"
+        "Tokens a second of the worker with memory as planned (`held`), and with so much that nobody who "
+        "finds a slot waits for memory (`free`):"
     )
-    columns = ("engine", "held", "free", "held / free (range)", "run at once", "KV reserved", "wanted", "met")
-    rows = [head, "", f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-    rows += [f"| {ENGINES[profile]} | {_speed(found)} |" for profile, found in speeds.items()]
+    columns = ("held", "free", "held / free (range)", "run at once", "KV reserved", "wanted", "met")
+    rows = [head, "", f"| {' | '.join(columns)} |", "|" + "---:|" * len(columns), f"| {_speed(speed)} |"]
     return "\n".join(rows)
 
 
