@@ -22,8 +22,9 @@ CACHE_BYTES = {
 # which contexts are rounded up (ggml-org/llama.cpp, llama-context.cpp).
 UBATCH_TOKENS, CONTEXT_STEP = 512, 256
 # Resident beside the model: the program with its libraries, and its vocabulary (measured, 0.7.0: 25 to
-# 30 MiB; 180 bytes for a token and 100 for a merge, of which there are about two for each token).
-PROCESS_MIB, TOKEN_BYTES = 30.0, 400
+# 30 MiB; half of one for each of 16 slots at work; 180 bytes for a token and 100 for a merge, of which there
+# are about two for each token).
+PROCESS_MIB, SLOT_MIB, TOKEN_BYTES = 30.0, 0.5, 400
 
 
 def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
@@ -44,8 +45,12 @@ def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
         context=profile.context,
         needed_pages=profile.slots,
         wanted_pages=profile.slots,
-        process_mib=0.0 if on_gpu else PROCESS_MIB + model.shape.vocabulary * TOKEN_BYTES / MIB,
+        process_mib=0.0 if on_gpu else _process_mib(profile.slots, model.shape.vocabulary),
     )
+
+
+def _process_mib(slots: int, vocabulary: int) -> float:
+    return PROCESS_MIB + slots * SLOT_MIB + vocabulary * TOKEN_BYTES / MIB
 
 
 def _layers_on_card(model: Model, block: LlamaCpp) -> frozenset[int]:
