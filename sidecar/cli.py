@@ -28,7 +28,7 @@ usage: llm-sidecar COMMAND [flags]
 
   serve      serve the model (what `python server.py` does)
   download   fetch the model's files; nothing is asked of the network for what is here
-  check      count the files that are here anew: whole, and their sums right
+  check      count the files that are here anew: whole, and their sums right; of a URL: does it answer
   quantize   make a GPTQ checkpoint of a 16-bit model (its flags: llm-sidecar quantize --help)
   warm       load the model once: download it, compile its kernels, answer nothing
   profiles   every model of the registry, and whether it fits this machine
@@ -36,9 +36,11 @@ usage: llm-sidecar COMMAND [flags]
   events     what happened to the memory and the engine, and why (--follow goes on with it)
   doctor     what is here, what is missing, and what to do about it
   soak       the worst load for some minutes: memory, leaks, what failed
+  bench      how fast a server of OpenAI's API answers, this one or any other
 
 Every other command takes the flags of the server: llm-sidecar serve --help
 plan, download and check take the profile's NAME: llm-sidecar plan hermes-3-8b-gptq
+check takes a server's address too: llm-sidecar check http://127.0.0.1:8000
 """
 
 
@@ -111,8 +113,10 @@ def _served(argv: Sequence[str], prog: str) -> int:
 def _download(argv: Sequence[str]) -> int:
     from sidecar import file_check
     from sidecar.progress import shown
+    from sidecar.settings import PROFILE_NAME, load
 
-    profile, settings = _chosen(argv, "llm-sidecar download")
+    settings = load(argv, os.environ, "llm-sidecar download", name=PROFILE_NAME)
+    profile = _selected(settings)
     with shown(print) as show:
         said = file_check.download(profile, settings.cache_dir, partial(show, "download"))
     print(said)
@@ -120,23 +124,28 @@ def _download(argv: Sequence[str]) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    from sidecar import file_check
+    from sidecar import file_check, server_check
     from sidecar.progress import shown
+    from sidecar.settings import load
 
-    profile, settings = _chosen(argv, "llm-sidecar check")
+    name = "The profile, as --profile says it; or a server's address, as http://127.0.0.1:8000."
+    settings = load(argv, os.environ, "llm-sidecar check", name=name)
+    if url := server_check.base_url(settings.profile or ""):
+        verdict = server_check.check(url, settings.api_key)
+        print(verdict.text)
+        return verdict.code
+    profile = _selected(settings)
     with shown(print) as show:
         lines = list(file_check.check(profile, settings.cache_dir, partial(show, "check")))
     print(*lines, sep="\n")
     return 0
 
 
-def _chosen(argv: Sequence[str], prog: str) -> tuple[Profile, Settings]:
-    """The profile that the arguments name, as it would be served."""
+def _selected(settings: Settings) -> Profile:
+    """The profile of these settings, as it would be served."""
     from sidecar.registry import load_registry
-    from sidecar.settings import load
 
-    settings = load(argv, os.environ, prog, takes_name=True)
-    return load_registry(settings.profiles_path).select(settings.profile, settings.overrides()), settings
+    return load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
 
 
 def _quantize(argv: Sequence[str]) -> int:
@@ -205,6 +214,12 @@ def _soak(argv: Sequence[str]) -> int:
     return soak(argv, os.environ)
 
 
+def _bench(argv: Sequence[str]) -> int:
+    from sidecar.bench.command import bench
+
+    return bench(argv, os.environ)
+
+
 def _restarted_at_once() -> bool:
     """Whether a container's restart policy would start us again: as process 1, or as the child of
     the init that Docker puts there."""
@@ -238,4 +253,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "events": _events,
     "doctor": _doctor,
     "soak": _soak,
+    "bench": _bench,
 }

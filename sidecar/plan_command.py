@@ -22,7 +22,7 @@ from sidecar.planning import Planned, Target, planned, target_here
 from sidecar.profiles import Profile
 from sidecar.progress import shown
 from sidecar.registry import Registry, load_registry
-from sidecar.settings import Settings, load
+from sidecar.settings import PROFILE_NAME, Settings, load
 from sidecar.settings_parse import size_mib
 
 log = logging.getLogger("sidecar.plan")
@@ -37,7 +37,7 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     flags = _flags()
     wanted, _ = flags.parse_known_args(argv)
-    settings = load(argv, environ, PROG, takes_name=True, beside=(flags,))
+    settings = load(argv, environ, PROG, name=PROFILE_NAME, beside=(flags,))
     sizes = _sizes(wanted.vram)
     registry = load_registry(settings.profiles_path)
     targets = [Target("cuda", size) for size in sizes]

@@ -21,6 +21,7 @@ from sidecar.settings_table import TABLE, Setting
 
 EXIT_USAGE = 64
 EVENTS_NAME = "events.jsonl"
+PROFILE_NAME = "The profile, as --profile says it."
 DEFAULT_REGISTRY = Path(__file__).resolve().parent.parent / "config" / "llm_profiles.yaml"
 
 
@@ -99,22 +100,23 @@ def load(
     environ: Mapping[str, str],
     prog: str = "server.py",
     *,
-    takes_name: bool = False,
+    name: str = "",
     beside: Sequence[argparse.ArgumentParser] = (),
 ) -> Settings:
     """All sources, in order. ConfigError for the environment; exit 64 for the command line.
 
-    `prog` is what help and errors call the program; with `takes_name` an argument may be the profile.
+    `prog` is what help and errors call the program. One argument may be the profile where `name` is what
+    the help says of it.
     `beside` are parsers of flags that a command has besides ours; they are accepted, and not read here.
     """
-    parser = _parser(prog, takes_name, beside)
+    parser = _parser(prog, name, beside)
     flags = vars(parser.parse_args(argv))
-    if name := flags.pop("name", None):
-        if flags["profile"] not in (None, name):
+    if named := flags.pop("name", None):
+        if flags["profile"] not in (None, named):
             parser.error(
-                f"{_shown(name)} and --profile {_shown(flags['profile'])} are two profiles; name one"
+                f"{_shown(named)} and --profile {_shown(flags['profile'])} are two profiles; name one"
             )
-        flags["profile"] = name
+        flags["profile"] = named
     given: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for row in TABLE:
@@ -183,17 +185,17 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help lists the flags)\n")
 
 
-def _parser(prog: str, takes_name: bool, beside: Sequence[argparse.ArgumentParser] = ()) -> _Parser:
+def _parser(prog: str, name: str, beside: Sequence[argparse.ArgumentParser] = ()) -> _Parser:
     parser = _Parser(
         prog=prog,
         parents=beside,
-        description=None if takes_name else "Serve one language model beside your application.",
+        description=None if name else "Serve one language model beside your application.",
         epilog="Each flag has an environment variable, named in brackets; the flag wins.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    if takes_name:
-        parser.add_argument("name", metavar="NAME", nargs="?", help="The profile, as --profile says it.")
+    if name:
+        parser.add_argument("name", metavar="NAME", nargs="?", help=name)
     for row in TABLE:
         if row.flag is None:
             continue

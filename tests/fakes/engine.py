@@ -5,6 +5,7 @@
                           there are words before `Done`
     [fail:1:out_of_memory] raise that error before token 1; 0 raises before `Started`
     [price:model_not_ready] raise that error when priced
+    [pace:20]             wait so many milliseconds before each token
     [early]               end without `Done`, against the protocol
     [raise:1]             raise something that is no SidecarError before token 1
     [pages:9]             cost that many pages instead of one for every 16 tokens
@@ -173,7 +174,7 @@ class ScriptedEngine:
             yield Done(Usage(script.prompt_tokens, spoken, cached_tokens=0))
 
     async def _step(self, request: GenerationRequest, script: _Script, index: int) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep((script.number("pace") or 0) / 1000 if index else 0)
         if script.number("hold") == index:
             await self._hold(request.id)
         if script.number("raise") == index:
