@@ -129,11 +129,12 @@ def _check(argv: Sequence[str]) -> int:
     from sidecar.settings import load
 
     name = "The profile, as --profile says it; or a server's address, as http://127.0.0.1:8000."
-    settings = load(argv, os.environ, "llm-sidecar check", name=name)
-    if url := server_check.base_url(settings.profile or ""):
-        verdict = server_check.check(url, settings.api_key)
-        print(verdict.text)
-        return verdict.code
+    urls = {word: url for word in argv if (url := server_check.base_url(word))}
+    settings = load([word for word in argv if word not in urls], os.environ, "llm-sidecar check", name=name)
+    if urls:
+        verdicts = [server_check.check(url, settings.api_key) for url in urls.values()]
+        print(*(verdict.text for verdict in verdicts), sep="\n")
+        return max(verdict.code for verdict in verdicts)
     profile = _selected(settings)
     with shown(print) as show:
         lines = list(file_check.check(profile, settings.cache_dir, partial(show, "check")))

@@ -49,7 +49,7 @@ def _flags() -> argparse.ArgumentParser:
         "--url", type=_url, metavar="URL",
         help="A server of OpenAI's API, as http://127.0.0.1:8000. Default: the sidecar of HOST and PORT.",
     )  # fmt: skip
-    flags.add_argument("--model", metavar="NAME", help="Default: the first of its /v1/models.")
+    flags.add_argument("--model", metavar="ID", help="Default: the first of its /v1/models.")
     for name, default, text in (
         ("requests", 20, "How many in all."),
         ("concurrency", 4, "How many at once."),

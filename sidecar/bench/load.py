@@ -73,7 +73,7 @@ async def asked(session: aiohttp.ClientSession, wanted: Wanted, number: int) -> 
         outcome.error, outcome.message = SILENT, f"nothing came for {SILENT_SECONDS:.0f} s"
     except aiohttp.ClientConnectorError as error:
         kind = REFUSED if isinstance(error.os_error, ConnectionRefusedError) else UNREACHABLE
-        outcome.error, outcome.message = kind, str(error)
+        outcome.error, outcome.message = kind, f"at {error.host} port {error.port}"
     except (aiohttp.ClientError, OSError) as error:
         outcome.error, outcome.message = BROKEN, f"{type(error).__name__}: {error}"
     outcome.end_s = time.perf_counter() - began

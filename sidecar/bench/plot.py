@@ -47,7 +47,8 @@ def draw(path: str, reports: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         panel.set_xticks([place + middle for place in range(len(SHARES))], list(SHARES))
         panel.set_title(title)
         panel.set_ylabel("ms")
-    panels[0].legend()
+    if len(reports) > 1:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(reports))
     speeds = ", ".join(f"{name}: {report['tokens_per_s']:.4g} tokens/s" for name, report in reports)
     figure.suptitle(speeds)
     figure.savefig(path)

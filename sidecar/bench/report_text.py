@@ -68,7 +68,9 @@ def show_compared(
 ) -> None:
     """Each figure of both, and what B is against A."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM)
-    for title in ("", f"A {names[0]}", f"B {names[1]}", "B is"):
+    for letter, name in zip("AB", names, strict=True):
+        console.print(Text(f"{letter}: {name}", DIM))
+    for title in ("", "A", "B", "B is"):
         table.add_column(title, justify="left" if title in ("", "B is") else "right", no_wrap=True)
     for title, row in compare(a, b).items():
         style = {"the same": DIM}.get(row["b_is"], "green" if row["ratio"] > 1 else "red")
