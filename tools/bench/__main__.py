@@ -12,6 +12,7 @@ from sidecar.engines import llama_binary
 from sidecar.errors import ConfigError
 from tools.bench import (
     checkpoint,
+    client,
     events,
     faults,
     forms,
@@ -41,15 +42,18 @@ def main() -> int:
     parser.add_argument("--faults", action="store_true", help="only what faults cost")
     parser.add_argument("--forms", action="store_true", help="only the answers that must be JSON")
     parser.add_argument("--soak", action="store_true", help="only the memory under the worst load")
+    parser.add_argument("--client", action="store_true", help="only the client of `llm-sidecar bench`")
     options = parser.parse_args()
+    engines = options.llama or options.faults or options.forms or options.soak
+    everything = not (engines or options.client)
     try:
-        binary = llama_binary.find(os.environ.get("LLAMA_SERVER_PATH"), os.environ)
+        # The client alone is measured against a server that has no engine.
+        path = os.environ.get("LLAMA_SERVER_PATH")
+        binary = llama_binary.find(path, os.environ) if engines or everything else ""
     except ConfigError as error:
         parser.exit(error.exit_code, f"{error.message}\n")
-    # What is not measured stays: `make gpu-test` writes its part, `--llama`, `--forms`, `--faults` and
-    # `--soak` theirs.
+    # What is not measured stays: `make gpu-test` and each flag write their own part.
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    everything = not (options.llama or options.faults or options.forms or options.soak)
     if everything:
         results |= measure(options.quick)
     if everything or options.llama:
@@ -60,6 +64,8 @@ def main() -> int:
         results["faults"] = faults.measure(binary, options.quick)
     if everything or options.soak:
         results["soak"] = soak.measure(binary, options.quick)
+    if everything or options.client:
+        results["client"] = client.measure(WORK, options.quick)
     if not options.quick:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))

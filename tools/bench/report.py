@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.bench import soak_report
+from tools.bench import client, soak_report
 from tools.bench.card_report import card_part
 from tools.bench.figures import number
 
@@ -34,6 +34,7 @@ def render(results: dict[str, Any]) -> str:
     parts.append(_forms(results.get("forms")))
     parts.append(_faults(results.get("faults")))
     parts.append(soak_report.render(results.get("soak")))
+    parts.append(client.render(results.get("client")))
     parts.append(card_part(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
