@@ -31,11 +31,6 @@ def probe_ms(port: int) -> float:
     return (time.monotonic() - began) * 1e3 if status.startswith(b"HTTP/1.1 200 ") else math.inf
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value that so many are at most: nearest rank."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
 @contextlib.contextmanager
 def probing(port: int) -> Iterator[list[float]]:
     """Probe while the block runs; afterwards the list has what every probe took, in milliseconds."""

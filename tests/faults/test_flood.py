@@ -18,10 +18,11 @@ import pytest
 import uvloop
 
 from sidecar.descriptors import allow_many
+from sidecar.quantiles import quantile
 from tests.e2e.program import Program, until
 from tests.faults.clients import Ask, Outcome, asked
 from tests.faults.conftest import Serving
-from tests.faults.probing import probing, quantile
+from tests.faults.probing import probing
 
 QUEUE = 32
 

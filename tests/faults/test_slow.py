@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
+from sidecar.quantiles import quantile
 from tests.e2e.program import Program, until
 from tests.faults.conftest import Serving
-from tests.faults.probing import probing, quantile
+from tests.faults.probing import probing
 
 EACH = 167  # of three kinds
 SECONDS = 4.0

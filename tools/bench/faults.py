@@ -17,10 +17,10 @@ from typing import Any
 
 import uvloop
 
+from sidecar.quantiles import quantile
 from tests.e2e.program import Program, program, until
 from tests.faults import ledger
 from tests.faults.clients import Ask, Outcome, asked
-from tests.faults.probing import quantile
 from tools.bench import machine, overhead
 from tools.bench.figures import rounded
 from tools.bench.show import Show, progress
