@@ -27,7 +27,8 @@ async def run(wanted: Wanted, told: Told) -> Load:
     """Ask until all requests are over; a request that fails is an outcome, and is not repeated."""
     headers = {} if wanted.api_key is None else {"authorization": f"Bearer {wanted.api_key}"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-    connector = aiohttp.TCPConnector(limit=0)
+    # llama-server closes a kept connection whenever it likes; whoever writes to it then has no answer.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     outcomes: list[Outcome] = []
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
         numbers = iter(range(wanted.requests))

@@ -90,10 +90,9 @@ class Routes(BaseHTTPRequestHandler):
             events += ["[DONE]"]
         for event in events:
             self.chunk(f"data: {event}\n\n".encode())
-        if server == "half":
-            self.close_connection = True
-        else:
+        if server != "half":
             self.chunk(b"")
+        self.close_connection = True  # without a word before, as llama-server does
 
     def chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
