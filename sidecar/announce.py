@@ -19,6 +19,7 @@ from sidecar.generation import Delta, Done, GenerationRequest, Message, Sampling
 from sidecar.listening import url_of
 from sidecar.profiles import Profile
 from sidecar.progress import Show, shown
+from sidecar.providers import providers
 from sidecar.service import Service
 from sidecar.settings import Settings
 
@@ -34,6 +35,15 @@ def warn_if_open(settings: Settings) -> None:
         _teller(settings)(
             f"Warning: {settings.reached_at} can be reached from other machines and no API_KEY is "
             "set: everybody there may use the model."
+        )
+
+
+def warn_if_prompts_leave(settings: Settings) -> None:
+    """Say so when prompts may be sent to hosted providers, and to which."""
+    if asked := ", then ".join(f"{one.name} ({one.base_url}, {one.model})" for one in providers(settings)):
+        _teller(settings)(
+            "Warning: FALLBACK=1: where this engine can not answer, prompts are sent to "
+            f"{asked}; {settings.fallback_per_hour} an hour at most."
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from sidecar.budget import Plan
+from sidecar.errors import SidecarError
 from sidecar.generation import Capacity, Embeddings, EngineStats, Event, GenerationRequest, Price
 
 
@@ -98,3 +99,18 @@ class Engine(Protocol):
 
     async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
         """The vector of each text or list of token ids. Raises Unsupported where there are none."""
+
+
+class StandIn(Protocol):
+    """Whoever answers where the engine can not. `sidecar.service` knows nothing else of it."""
+
+    async def answer(
+        self, request: GenerationRequest, cause: SidecarError, deadline: float, put: Callable[[Event], None]
+    ) -> None:
+        """Give `put` one whole answer in place of `cause`, before `deadline` of the loop's clock.
+
+        Raises `cause` where nobody began one; behind the first token ProviderBroke or DeadlineExceeded.
+        """
+
+    async def close(self) -> None:
+        """Let go of every connection. Safe to call twice."""

@@ -20,7 +20,8 @@
     │  ├─ OutOfMemory           this one request did not fit after all
     │  ├─ EngineCrashed         the engine's process died under it
     │  ├─ EngineStalled         the engine's process stopped answering
-    │  └─ EngineFault           a step of the engine raised
+    │  ├─ EngineFault           a step of the engine raised
+    │  └─ ProviderBroke         a hosted provider, in the engine's place, broke off its answer
     └─ StartError            the operator can fix it; only at start
        ├─ ConfigError           a setting or a profile
        ├─ WeightsMissing        no file, and nowhere to fetch it from
@@ -205,6 +206,17 @@ class EngineFault(EngineError):
     """A step of the engine raised; the engine itself goes on."""
 
     code = "engine_fault"
+
+
+class ProviderBroke(EngineError):
+    """A hosted provider answered in the engine's place, and broke off; nobody else can go on from there."""
+
+    code = "provider_broke"
+
+    @classmethod
+    def of(cls, provider: str) -> ProviderBroke:
+        """Says who it was."""
+        return cls(f"The answer came from {provider}, which broke it off. Send the request again.")
 
 
 class StartError(SidecarError):

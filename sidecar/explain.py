@@ -45,7 +45,7 @@ ENGINE_SETTINGS = {
     "llamacpp": ("device", "vram_budget_mib", "llama_server", "cache_dir"),
 }
 CHOICE = ("profile", "profiles_path", "cuda_visible_devices", "autoload")
-SECRET = ("api_key",)
+SECRET = ("api_key", "together_api_key", "openai_api_key")
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,9 +203,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine took the request."""
+    """The engine took the request.
+
+    `served_by` is somebody else where a hosted provider answers in its place, with `model` as its model.
+    """
 
     prompt_tokens: int
+    served_by: str = "self"
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

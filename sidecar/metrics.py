@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.budget import MIB
 from sidecar.errors import tree
+from sidecar.fallback import Outcome
 from sidecar.gpu import GpuReading, GpuWatch
 from sidecar.own_memory import Memory
 
@@ -45,6 +46,12 @@ class Metrics:
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
+        self._fallback = Counter(
+            "fallback_requests_total",
+            "Attempts to have a hosted provider answer in the engine's place.",
+            ["provider", "outcome"],
+            registry=registry,
+        )
         self._active = Gauge("active_requests", "Generations that run now.", registry=registry)
         registry.register(_Cards(self.gpu))
 
@@ -61,6 +68,10 @@ class Metrics:
         self._requests.labels(outcome if outcome in OUTCOMES else "internal_error").inc()
         if outcome == "success":
             self._seconds.observe(seconds)
+
+    def fell_back(self, provider: str, outcome: Outcome) -> None:
+        """One attempt to have that provider answer ended, or was not made (`capped`)."""
+        self._fallback.labels(provider, outcome).inc()
 
     def text(self) -> bytes:
         """The Prometheus text form."""

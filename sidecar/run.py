@@ -1,30 +1,54 @@
-"""One generation under way: its channel, its task, and why it was cut, if it was."""
+"""Generations under way: of each its channel, its task, and why it was cut, if it was."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from sidecar.channel import Channel
-from sidecar.errors import DeadlineExceeded, SidecarError
-from sidecar.generation import Done, Event
+from sidecar.errors import DeadlineExceeded, EngineFault, SidecarError
+from sidecar.generation import Done, Event, GenerationRequest, Started
+
+log = logging.getLogger("sidecar.service")
 
 CLOSE_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class Run:
-    """See the module. The channel is closed behind the last event, with the error if there is one."""
+    """See the module. The channel is closed behind the last event, with the error if there is one.
+
+    `hosted` is whether somebody else may answer it, `elsewhere` whether somebody else does. While somebody
+    may, `Started` is held back until there is a token, since it says who answers.
+    """
 
     channel: Channel[Event] = field(default_factory=Channel)
     task: asyncio.Task[Any] | None = None
     cut: SidecarError | None = None
     usage: Done | None = None
+    hosted: bool = False
+    elsewhere: bool = False
+    begun: bool = False
+    _started: Started | None = None
+
+    def put(self, event: Event) -> None:
+        """Pass an event of our own engine on to the reader."""
+        if self.hosted and not self.begun:
+            if isinstance(event, Started):
+                self._started = event
+                return
+            if self._started is not None:
+                self.channel.put(self._started)
+        self.begun = True
+        self.channel.put(event)
 
     def end(self, error: SidecarError) -> None:
         """Stop the work and tell the reader why."""
@@ -39,6 +63,63 @@ class Drained:
 
     finished: int
     cut: int
+
+
+class Runs:
+    """Those under way."""
+
+    def __init__(self) -> None:
+        self._open: set[Run] = set()
+
+    def add(self, run: Run) -> None:
+        """It has begun."""
+        self._open.add(run)
+
+    def discard(self, run: Run) -> None:
+        """It is over. Again is harmless."""
+        self._open.discard(run)
+
+    def open(self) -> set[Run]:
+        """Those of this moment."""
+        return set(self._open)
+
+    async def result(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns, done as one of these. Raises what it was cut with."""
+        task = asyncio.create_task(work)
+        run = Run(task=task)
+        self.add(run)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self.discard(run)
+            await closed(task)
+        if task.cancelled() and run.cut is not None:
+            raise run.cut
+        return task.result()
+
+    async def elsewhere_over(self) -> None:
+        """Wait for those that somebody else answers: they have no place, so no gate knows of them."""
+        if tasks := [task for run, task in self._tasks().items() if run.elsewhere]:
+            await asyncio.wait(tasks)
+
+    async def cut(self, error: SidecarError, *, here: bool = False) -> None:
+        """End all of them, or those that our engine has `here`; wait, within reason, until they are."""
+        runs = {run: task for run, task in self._tasks().items() if not (here and run.elsewhere)}
+        for run in runs:
+            run.end(error)
+        if runs:
+            await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
+
+    def _tasks(self) -> dict[Run, asyncio.Task[Any]]:
+        return {run: run.task for run in self._open if run.task and not run.task.done()}
+
+
+def named(error: Exception, request: GenerationRequest) -> SidecarError:
+    """The error itself; one that nobody foresaw is logged, and our engine's fault."""
+    if isinstance(error, SidecarError):
+        return error
+    log.error("generation failed unexpectedly", exc_info=error, extra={"generation": request.id})
+    return EngineFault(f"The engine failed unexpectedly ({type(error).__name__}).")
 
 
 async def closed(task: asyncio.Task[Any]) -> None:

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, start_http_server
 
 from sidecar import control, descriptors, logs
-from sidecar.announce import announce, loaded, warn_if_open
+from sidecar.announce import announce, loaded, warn_if_open, warn_if_prompts_leave
 from sidecar.api import create_app
 from sidecar.api.connection import http_config
 from sidecar.control import Control
@@ -30,6 +30,7 @@ from sidecar.engine import Engine, Failed, ServiceState
 from sidecar.errors import PortInUse
 from sidecar.events import Events
 from sidecar.gate import Gate
+from sidecar.hosted import open_hosted
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.pressure import Budgets
@@ -77,6 +78,7 @@ def build(settings: Settings, events: Events | None = None) -> Parts:
         log_prompts=settings.log_prompts,
         events=events,
         budgets=Budgets(settings.vram_budget_mib, settings.memory_budget_mib),
+        hosted=open_hosted(settings, profile.default_max_tokens, metrics),
     )
     app = create_app(
         service,
@@ -185,6 +187,7 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     server = Listener(http_config(parts.app))
     descriptors.allow_many()
     warn_if_open(settings)
+    warn_if_prompts_leave(settings)
     with stop.on_signals(), _metrics_port(settings, parts.metrics):
         async with control.listening(parts.service, settings.control_socket) as watchdog:
             parts.service.events.begin()

@@ -17,8 +17,8 @@ from functools import partial
 from typing import cast
 
 from sidecar import standing
-from sidecar.engine import Engine, Ready, ServiceState
-from sidecar.errors import Draining, EngineFault, NotLoaded, OutOfMemory, SidecarError
+from sidecar.engine import Engine, Ready, ServiceState, StandIn
+from sidecar.errors import Draining, NotLoaded, OutOfMemory, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.events import Events
 from sidecar.gate import Gate, Hold
@@ -26,7 +26,7 @@ from sidecar.generation import Done, Embeddings, EngineStats, Event, GenerationR
 from sidecar.held import Held
 from sidecar.metrics import Metrics
 from sidecar.pressure import Budgets, Pressure
-from sidecar.run import CLOSE_SECONDS, Drained, Run, closed, until
+from sidecar.run import Drained, Run, Runs, closed, named, until
 from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
@@ -47,8 +47,12 @@ class Service:
         log_prompts: bool = False,
         events: Events | None = None,
         budgets: Budgets | None = None,
+        hosted: StandIn | None = None,
     ) -> None:
-        """`model` is served first. With `autoload` a request for another one is reason to load that."""
+        """`model` is served first. With `autoload` a request for another one is reason to load that.
+
+        `hosted` answers where the engine can not, for whoever says that he may be answered so.
+        """
         self.shelf = shelf
         self.gate = gate
         self.metrics = metrics
@@ -56,10 +60,11 @@ class Service:
         self._autoload = autoload
         self._drain_s = drain_s
         self._log_prompts = log_prompts
+        self._hosted = hosted
         self._held = Held(
             shelf, model, self._emptied, gate.closed, max_waiting=gate.max_queue if autoload else None
         )
-        self._runs: set[Run] = set()
+        self._runs = Runs()
         self.events = events or Events()
         self.pressure = Pressure(gate, self._held, self.events, budgets or Budgets(), metrics.cards)
         metrics.watch_running(lambda: gate.running)
@@ -83,17 +88,20 @@ class Service:
     async def stop(self) -> None:
         """End what still runs, then the engine."""
         self.gate.drain()
-        await self._cut(Draining("The service stopped before the answer was complete."))
+        await self._runs.cut(Draining("The service stopped before the answer was complete."))
         await self._held.stop()
+        if self._hosted is not None:
+            await self._hosted.close()
 
     async def drain(self, seconds: float) -> Drained:
         """Take nothing new, let the rest finish for `seconds`, cut what is left then."""
         self.gate.drain()
-        begun = set(self._runs)
+        begun = self._runs.open()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.gate.idle()
-        await self._cut(Draining("The service is stopping; the answer was cut.", retry_after_s=10))
+                await self._runs.elsewhere_over()
+        await self._runs.cut(Draining("The service is stopping; the answer was cut.", retry_after_s=10))
         cut = sum(run.cut is not None for run in begun)
         return Drained(len(begun) - cut, cut)
 
@@ -122,17 +130,7 @@ class Service:
         self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None = None
     ) -> Embeddings:
         """The vectors of all inputs, in one turn of the gate. `model` as for `stream`."""
-        work = asyncio.create_task(self._embed(inputs, deadline_s, model))
-        run = Run(task=work)
-        self._runs.add(run)
-        try:
-            await asyncio.wait([work])
-        finally:
-            self._runs.discard(run)
-            await closed(work)
-        if work.cancelled() and run.cut is not None:
-            raise run.cut
-        return work.result()
+        return await self._runs.result(self._embed(inputs, deadline_s, model))
 
     async def _embed(
         self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None
@@ -185,10 +183,10 @@ class Service:
                     yield event
 
     async def batches(
-        self, request: GenerationRequest, model: ServedModel | None = None
+        self, request: GenerationRequest, model: ServedModel | None = None, *, hosted: bool = False
     ) -> AsyncGenerator[list[Event], None]:
-        """The same, each time all events that have come since the last: what waited costs its reader once."""
-        run = Run()
+        """The same, each time all events that have come since the last. `hosted`: also of somebody else."""
+        run = Run(hosted=hosted and self._hosted is not None)
         run.task = asyncio.create_task(self._work(request, model, run))
         self._runs.add(run)
         run.task.add_done_callback(partial(self._ended, request, run))
@@ -211,25 +209,36 @@ class Service:
         began = loop.time()
         outcome = "cancelled"
         try:
-            await self._generate(request, model, began + request.deadline_s, run)
-            outcome = "success"
+            outcome = await self._answered(request, model, began + request.deadline_s, run)
             run.channel.close()
-        except SidecarError as error:
-            outcome = error.code
-            if isinstance(error, OutOfMemory):
-                self.pressure.ran_out(error)
-            run.channel.close(error)
         except asyncio.CancelledError:
             if run.cut is None:
                 raise
             outcome = run.cut.code
             run.channel.close(run.cut)
-        except Exception as error:
-            outcome = EngineFault.code
-            log.exception("generation failed unexpectedly", extra={"generation": request.id})
-            run.channel.close(EngineFault(f"The engine failed unexpectedly ({type(error).__name__})."))
+        except Exception as raised:
+            error = named(raised, request)
+            outcome = error.code
+            run.channel.close(error)
         finally:
             self._record(request, run, outcome, loop.time() - began)
+
+    async def _answered(
+        self, request: GenerationRequest, model: ServedModel | None, deadline: float, run: Run
+    ) -> str:
+        """How it went with our own engine, once there is an answer: its own, or somebody else's."""
+        try:
+            await self._generate(request, model, deadline, run)
+            return "success"
+        except Exception as raised:
+            error = named(raised, request)
+            if isinstance(error, OutOfMemory):
+                self.pressure.ran_out(error)
+            if run.begun or not run.hosted or self._hosted is None:
+                raise error from None
+        run.elsewhere = True
+        await self._hosted.answer(request, error, deadline, run.channel.put)
+        return error.code
 
     async def _generate(
         self, request: GenerationRequest, model: ServedModel | None, deadline: float, run: Run
@@ -254,7 +263,7 @@ class Service:
                 if isinstance(event, Done):
                     run.usage = event
                     hold.end(share * event.usage.completion_tokens)
-                run.channel.put(event)
+                run.put(event)
         order.end()
 
     def _record(self, request: GenerationRequest, run: Run, outcome: str, seconds: float) -> None:
@@ -275,7 +284,7 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_s):
                 await self.gate.idle()
-        await self._cut(NotLoaded("The model was unloaded before the answer was complete."))
+        await self._runs.cut(NotLoaded("The model was unloaded before the answer was complete."), here=True)
 
     def _engine_for(self, model: ServedModel | None) -> Engine:
         """The engine, if a generation with this model would be tried now."""
@@ -287,10 +296,3 @@ class Service:
         if isinstance(state := self._held.engine.state(), Ready):
             self.gate.resize(state.capacity)
         return self._held.engine
-
-    async def _cut(self, error: SidecarError) -> None:
-        runs = {run: run.task for run in self._runs if run.task and not run.task.done()}
-        for run in runs:
-            run.end(error)
-        if runs:
-            await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)

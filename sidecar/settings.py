@@ -17,7 +17,8 @@ from sidecar import __version__
 from sidecar.errors import ConfigError
 from sidecar.overrides import Overrides
 from sidecar.profiles import Quantization
-from sidecar.settings_table import TABLE, Setting
+from sidecar.settings_parse import Setting
+from sidecar.settings_table import TABLE
 
 EXIT_USAGE = 64
 EVENTS_NAME = "events.jsonl"
@@ -66,6 +67,14 @@ class Settings:
     drain_s: float = 30.0
     log_format: str = "plain"
     log_prompts: bool = False
+    fallback: bool = False
+    fallback_per_hour: int = 20
+    together_api_key: str | None = None
+    together_model: str | None = None
+    together_base_url: str = "https://api.together.ai/v1"
+    openai_api_key: str | None = None
+    openai_model: str | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -244,7 +253,7 @@ def _parsed(row: Setting, name: str, text: str) -> Any:
     try:
         return row.parse(text)
     except ValueError:
-        shown = "(not shown)" if row.field == "api_key" else _shown(text)
+        shown = "(not shown)" if row.field.endswith("api_key") else _shown(text)
         raise ConfigError(f"{name}={shown} can not be used; accepted: {row.accepts}") from None
 
 

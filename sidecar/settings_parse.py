@@ -1,13 +1,29 @@
-"""How the text of a setting becomes a value. Each raises ValueError for what is not accepted."""
+"""What a setting is, and how its text becomes a value: ValueError for what is not accepted."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|GB|G|MiB|MB|M)", re.IGNORECASE)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of a table. `names` are environment variables, the canonical one first."""
+
+    field: str
+    names: tuple[str, ...]
+    parse: Callable[[str], Any]
+    accepts: str
+    text: str
+    flag: str | None = None
+    switch: bool = False
+    example: str = ""
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

@@ -5,27 +5,10 @@ A row says how a text becomes a value; where the text comes from is `sidecar.set
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sidecar.settings_parse import hosts, matching, seconds, size_mib, truth, whole
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row. `names` are environment variables, the canonical one first."""
-
-    field: str
-    names: tuple[str, ...]
-    parse: Callable[[str], Any]
-    accepts: str
-    text: str
-    flag: str | None = None
-    switch: bool = False
-    example: str = ""
-
+from sidecar.settings_fallback import FALLBACK
+from sidecar.settings_parse import Setting, hosts, matching, seconds, size_mib, truth, whole
 
 HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?"
 _GGUF_OF_IT = r"(:[A-Za-z0-9][\w ./+-]{0,200}\.gguf)?"
@@ -304,4 +287,5 @@ TABLE: tuple[Setting, ...] = (
         "1 or 0",
         "Write prompts into the log; otherwise it never holds one.",
     ),
+    *FALLBACK,
 )

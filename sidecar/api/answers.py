@@ -49,10 +49,20 @@ class Choice:
         self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
 
 
-async def collect(batches: AsyncIterator[Sequence[Event]], choices: int) -> tuple[list[Choice], Usage]:
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A complete answer; `started` says who gave it."""
+
+    started: Started
+    choices: list[Choice]
+    usage: Usage
+
+
+async def collect(batches: AsyncIterator[Sequence[Event]], choices: int) -> Whole:
     """Everything, once it is complete."""
     found = [Choice() for _ in range(choices)]
     parts: list[list[str]] = [[] for _ in range(choices)]
+    started: Started | None = None
     usage: Usage | None = None
     async for batch in batches:
         for event in batch:
@@ -65,11 +75,13 @@ async def collect(batches: AsyncIterator[Sequence[Event]], choices: int) -> tupl
                 found[event.choice].reason = event.reason
             elif isinstance(event, Done):
                 usage = event.usage
-    if usage is None:
+            else:
+                started = event
+    if started is None or usage is None:
         raise EngineFault("The engine's answer ended early.")
     for choice, texts in zip(found, parts, strict=True):
         choice.text = "".join(texts)
-    return found, usage
+    return Whole(started, found, usage)
 
 
 async def together(service: Service, model: ServedModel, requests: Sequence[GenerationRequest]) -> Batches:

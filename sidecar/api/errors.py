@@ -54,6 +54,7 @@ STATUS: dict[type[errors.SidecarError], Row] = {
     errors.EngineCrashed: Row(503, SERVER, retry_after_s=2),
     errors.EngineStalled: Row(503, SERVER, retry_after_s=5),
     errors.EngineFault: Row(500, SERVER, retry=False),
+    errors.ProviderBroke: Row(502, SERVER, retry_after_s=5),
     errors.StartError: Row(503, UNAVAILABLE, retry=False),
     errors.ConfigError: Row(503, UNAVAILABLE, retry=False),
     errors.WeightsMissing: Row(503, UNAVAILABLE, retry=False),

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from sidecar import __version__
-from sidecar.api.answers import collect
+from sidecar.api.answers import Whole, collect
 from sidecar.api.body import json_object
 from sidecar.api.disconnect import unless_gone
 from sidecar.api.docs import body_of
 from sidecar.api.fields import only_known
 from sidecar.api.hints import base_url, curl
+from sidecar.api.render import served_by
 from sidecar.api.schema import GenerateBody, validate
 from sidecar.engine import Ready
 from sidecar.errors import RequestError
@@ -45,8 +46,8 @@ def router(service: Service) -> APIRouter:
         fields = only_known(await json_object(request), GenerateBody)
         generation = generate_request(validate(GenerateBody, fields))
         await unless_gone(request.receive, service.choose("", generation.deadline_s))
-        work = _text(service, generation)
-        return JSONResponse({"generated_text": await unless_gone(request.receive, work)})
+        whole = await unless_gone(request.receive, _whole(service, generation))
+        return JSONResponse({"generated_text": whole.choices[0].text}, headers=served_by(whole.started))
 
     @routes.get("/", response_model=None)
     async def index(request: Request) -> Response:
@@ -70,11 +71,10 @@ def generate_request(body: GenerateBody) -> GenerationRequest:
     )
 
 
-async def _text(service: Service, request: GenerationRequest) -> str:
+async def _whole(service: Service, request: GenerationRequest) -> Whole:
     with _own_names():
-        async with contextlib.aclosing(service.batches(request)) as batches:
-            choices, _ = await collect(batches, 1)
-    return choices[0].text
+        async with contextlib.aclosing(service.batches(request, hosted=True)) as batches:
+            return await collect(batches, 1)
 
 
 @contextlib.contextmanager

@@ -12,21 +12,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sidecar.api import images, remote_images
-from sidecar.api.answers import Batches, Choice, collect, together
+from sidecar.api.answers import Batches, Whole, collect, together
 from sidecar.api.body import MAX_BYTES, json_object
 from sidecar.api.disconnect import unless_gone
 from sidecar.api.docs import body_of
 from sidecar.api.fields import split_known
 from sidecar.api.messages import conversation
 from sidecar.api.prompts import MAX_INPUTS, prompts
-from sidecar.api.render import ChatRender, Options, Render, TextRender, base64_of, embeddings_body
+from sidecar.api.render import (
+    ChatRender,
+    Options,
+    Render,
+    TextRender,
+    base64_of,
+    embeddings_body,
+    served_by,
+)
 from sidecar.api.response_format import response_format
 from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, OpenAIBody, validate
 from sidecar.api.sse import EventStream, frames
 from sidecar.api.tools import tools
 from sidecar.engine import Ready, Unloaded
 from sidecar.errors import BadRequest, Unsupported
-from sidecar.generation import Event, GenerationRequest, Usage
+from sidecar.generation import Event, GenerationRequest, Started
 from sidecar.service import Service
 from sidecar.shelf import ServedModel
 
@@ -151,20 +159,26 @@ async def _respond(
     ping_s: float,
 ) -> Response:
     several = len(generations) > 1
-    batches = together(service, model, generations) if several else service.batches(generations[0], model)
+    if several:  # of several prompts some would be answered here and some elsewhere
+        batches = together(service, model, generations)
+    else:
+        batches = service.batches(generations[0], model, hosted=True)
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
-        found, usage = await unless_gone(request.receive, _gathered(batches, choices))
-        return JSONResponse(render.whole(found, usage), headers=dict(headers))
+        whole = await unless_gone(request.receive, _gathered(batches, choices))
+        body = render.by(whole.started).whole(whole.choices, whole.usage)
+        return JSONResponse(body, headers={**headers, **served_by(whole.started)})
     try:
         first = await unless_gone(request.receive, _first(batches))
     except BaseException:
         await batches.aclose()
         raise
-    return EventStream(batches, frames(first, batches, render, choices), headers, ping_s)
+    (started,) = [event for event in first if isinstance(event, Started)]
+    events = frames(first, batches, render.by(started), choices)
+    return EventStream(batches, events, {**headers, **served_by(started)}, ping_s)
 
 
-async def _gathered(batches: Batches, choices: int) -> tuple[list[Choice], Usage]:
+async def _gathered(batches: Batches, choices: int) -> Whole:
     async with contextlib.aclosing(batches):
         return await collect(batches, choices)
 

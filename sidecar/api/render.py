@@ -6,13 +6,13 @@ import base64
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from sidecar.api.answers import Choice
-from sidecar.generation import Delta, Embeddings, Finished, TokenLogprob, ToolCall, ToolDelta, Usage
+from sidecar.generation import Delta, Embeddings, Finished, Started, TokenLogprob, ToolCall, ToolDelta, Usage
 
 IMPOSSIBLE = -9999.0
 
@@ -49,6 +49,10 @@ class Render:
             "choices": rendered,
             "usage": usage_body(usage),
         }
+
+    def by(self, started: Started) -> Render:
+        """The same of whoever answers: the model that is named is the one that did."""
+        return replace(self, model=started.model) if started.model else self
 
     def frame(self, choice: dict[str, Any]) -> bytes:
         """One event of the stream."""
@@ -192,6 +196,11 @@ def embeddings_body(
 def base64_of(vector: Sequence[float]) -> str:
     """Little-endian float32, as OpenAI's client asks for it."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def served_by(started: Started) -> dict[str, str]:
+    """The header that says who answered: `self`, or the name of a hosted provider."""
+    return {"x-served-by": started.served_by}
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
