@@ -12,8 +12,10 @@ from sidecar.settings_fallback import KEYS, MODELS, URLS
 
 _KEY = r"[\x21-\x7e]{1,512}"
 _MODEL = r"[\w./:@-]{1,256}"
+_PORT = r"(:([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]))?"
 # The prompt and the key go there: in the open to this machine alone, which is what tests need.
-_URL = r"(https://[\w.-]{1,253}|http://(127\.0\.0\.1|localhost|\[::1\]))(:\d{1,4})?(:[1-6]\d{4})?(/[\w./~-]{0,200})?"
+_HOST = r"(https://[\w.-]{1,253}|http://(127\.0\.0\.1|localhost|\[::1\]))"
+_URL = rf"{_HOST}{_PORT}(/[\w./~-]{{0,200}})?"
 
 
 def providers(settings: Settings) -> tuple[Provider, ...]:

@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry
 from sidecar.api import create_app
 from sidecar.api.connection import Clocks, http_config
 from sidecar.errors import ConfigError
+from sidecar.fallback import Provider
 from sidecar.gate import Gate
+from sidecar.hosted import Hosted
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.pressure import Budgets
@@ -86,13 +88,17 @@ def live_server(
     drain_s: float = 30.0,
     clocks: Clocks | None = None,
     budgets: Budgets | None = None,
+    providers: Sequence[Provider] = (),
+    per_hour: int = 100,
     **access: Any,
 ) -> Iterator[Live]:
     """Serve the first model until the block ends. `access` goes to `create_app`.
 
-    `engine` is the one of every model; without it each load gets a new one.
+    `engine` is the one of every model; without it each load gets a new one. `providers` may answer
+    where it can not, `per_hour` requests in any hour.
     """
     metrics = Metrics(CollectorRegistry())
+    hosted = Hosted(tuple(providers), per_hour, 256, metrics)
     shelf = EngineShelf(engine)
     service = Service(
         Shelf(tuple(models), shelf.open),
@@ -102,6 +108,7 @@ def live_server(
         autoload=autoload,
         drain_s=drain_s,
         budgets=budgets,
+        hosted=hosted if providers else None,
     )
     app = create_app(service, metrics, **access)
     server = _Server(http_config(app, clocks, close_s=1))
@@ -115,6 +122,7 @@ def live_server(
         finally:
             for opened in shelf.opened:
                 opened.release()
+            asyncio.run_coroutine_threadsafe(hosted.close(), loop).result(10)
             server.should_exit = True
             thread.join(10)
 

@@ -16,6 +16,7 @@ from sidecar import logs
 from sidecar.api import create_app
 from sidecar.events import Events
 from sidecar.gate import Gate
+from sidecar.hosted import open_hosted
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
 from sidecar.registry import load_registry
@@ -42,8 +43,9 @@ class WaitingEngine(ScriptedEngine):
 
 def parts(settings: Settings) -> Parts:
     metrics = Metrics(CollectorRegistry())
-    events = Events(settings.events_path)
-    service = Service(only(MODEL, WaitingEngine()), MODEL, Gate(), metrics, events=events)
+    events, hosted = Events(settings.events_path), open_hosted(settings, 256, metrics)
+    engine = WaitingEngine()
+    service = Service(only(MODEL, engine), MODEL, Gate(), metrics, events=events, hosted=hosted)
     app = create_app(service, metrics, api_key=settings.api_key)
     return Parts(app, service, metrics, load_registry(settings.profiles_path).select(None))
 
