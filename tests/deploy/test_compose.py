@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.providers import providers
 from sidecar.settings import Settings, load
 from sidecar.settings_table import TABLE
 from watchdog.config import Config
@@ -60,6 +61,16 @@ ALONE = {
 }
 GPU_SERVERS = ("gpu-server-1", "gpu-server-2")
 SERVING = ("llm-sidecar", *GPU_SERVERS)
+FALLBACK = {
+    "FALLBACK": "1",
+    "FALLBACK_PER_HOUR": "5",
+    "TOGETHER_API_KEY": "k",
+    "TOGETHER_MODEL": "meta/llama",
+    "TOGETHER_BASE_URL": "https://together.test/v1",
+    "OPENAI_API_KEY": "k",
+    "OPENAI_MODEL": "gpt-test",
+    "OPENAI_BASE_URL": "https://openai.test/v1",
+}
 # How long an engine's process may take to end when it is told to.
 ENGINE_END_S = 5
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docker/compose*.yaml"))
@@ -235,6 +246,7 @@ def test_a_service_that_stands_alone_is_told_how_to_serve(name: str) -> None:
         "QUEUE_PATIENCE": "0",
         "LOG_FORMAT": "json",
         "LOG_PROMPTS": "1",
+        **FALLBACK,
         "API_KEY": "k" * 16,
         "VRAM_BUDGET": "8GiB",
         "DRAIN_SECONDS": "60",
@@ -243,9 +255,18 @@ def test_a_service_that_stands_alone_is_told_how_to_serve(name: str) -> None:
     assert told.items() >= given.items()
     read = load([], told)
     assert (read.autoload, read.allowed_hosts, read.queue_timeout_s) == (True, ("llama.lan",), 120.0)
+    assert [provider.name for provider in providers(read)] == ["together", "openai"]
     blank = filled(ALONE[name])["environment"]
     assert {blank[variable] for variable in given.keys() - {"VRAM_BUDGET"}} == {""}
     assert load([], blank).queue_timeout_s == Settings().queue_timeout_s
+    assert providers(load([], blank)) == ()
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_the_fallback_is_set_in_the_env_file(name: str) -> None:
+    told = PLAIN[name]
+    assert [file["path"] for file in told["env_file"]] == [".env"]
+    assert not set(told["environment"]) & set(FALLBACK)  # which would go before the file
 
 
 def test_a_cache_of_the_hub_is_shared_by_its_volume() -> None:
