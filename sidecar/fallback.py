@@ -24,6 +24,7 @@ Outcome = Literal[
 
 OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
 PROVIDERS = ("together", "openai")
+"""In the order in which they are asked."""
 HOUR_S = 3600.0
 # A provider that asks for a longer pause is asked again all the same: it may have been its mistake.
 LONGEST_REST_S = 300.0

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.engine import EngineState, Failed
-from sidecar.fallback import Provider, allowed
+from sidecar.fallback import OUTCOMES, PROVIDERS, Provider, allowed
 from sidecar.gate import Gate
 from sidecar.generation import Capacity
 from sidecar.shelf import ServedModel
@@ -42,12 +43,28 @@ class Stage:
     live: Live
     together: HostedProvider
     openai: HostedProvider
+    before: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def be(self, together: Words = (), second: Words = (), state: EngineState | None = LOADING) -> Stage:
+        """As if it were new: nobody was asked anything, each is like its words."""
+        for provider, words in ((self.together, together), (self.openai, second)):
+            provider.become(*words)
+        self.live.engine.set_state(state)
+        self.before = {pair: self.total(*pair) for pair in product(PROVIDERS, OUTCOMES)}
+        return self
 
     def ask(self, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
         prompt = {"messages": [USER]} if path.endswith("/chat/completions") else {"prompt": USER["content"]}
         return httpx.post(self.live.url + path, json=prompt | fields, timeout=30)
 
+    def failed(self, code: str) -> float:
+        registry = self.live.service.metrics.registry
+        return registry.get_sample_value("inference_requests_total", {"status": code}) or 0.0
+
     def counted(self, provider: str, outcome: str) -> float:
+        return self.total(provider, outcome) - self.before.get((provider, outcome), 0.0)
+
+    def total(self, provider: str, outcome: str) -> float:
         labels = {"provider": provider, "outcome": outcome}
         registry = self.live.service.metrics.registry
         return registry.get_sample_value("fallback_requests_total", labels) or 0.0
@@ -79,6 +96,13 @@ def stage(
         yield Stage(stack.enter_context(live_server(own, providers=providers, **live)), first, other)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Stage]:
+    """One for all tests that leave it as it was."""
+    with stage(per_hour=10_000) as on:
+        yield on
+
+
 def events(answer: httpx.Response) -> list[Any]:
     found = answer.text.removesuffix("\n\n").split("\n\n")
     return [line if line == "data: [DONE]" else json.loads(line.removeprefix("data: ")) for line in found]
@@ -89,10 +113,10 @@ def text_of(chunks: Sequence[Any]) -> str:
     return "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
 
 
-def test_our_own_answers_say_so() -> None:
-    with stage(state=None) as on:
-        whole, streamed = on.ask(), on.ask(stream=True)
-        native = on.ask("/generate")
+def test_our_own_answers_say_so(shared: Stage) -> None:
+    on = shared.be(state=None)
+    whole, streamed = on.ask(), on.ask(stream=True)
+    native = on.ask("/generate")
     assert [one.headers["x-served-by"] for one in (whole, streamed, native)] == ["self"] * 3
     assert whole.json()["choices"][0]["message"]["content"] == OURS
     assert whole.json()["model"] == "scripted"
@@ -100,10 +124,10 @@ def test_our_own_answers_say_so() -> None:
 
 
 @pytest.mark.parametrize("state", [LOADING, Failed("the file is damaged")])
-def test_an_engine_that_is_not_ready_is_stood_in_for(state: EngineState) -> None:
-    with stage(state=state) as on:
-        answer = on.ask()
-        assert on.counted("together", "success") == 1
+def test_an_engine_that_is_not_ready_is_stood_in_for(shared: Stage, state: EngineState) -> None:
+    on = shared.be(state=state)
+    answer = on.ask()
+    assert on.counted("together", "success") == 1
     assert (answer.status_code, answer.headers["x-served-by"]) == (200, "together")
     body = answer.json()
     assert body["choices"][0]["message"]["content"] == ANSWER
@@ -121,11 +145,13 @@ def test_an_engine_that_is_not_ready_is_stood_in_for(state: EngineState) -> None
     [("price:", "engine_stalled"), ("fail:0:", "engine_crashed"), ("fail:1:", "out_of_memory")],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_fails_before_the_first_token(when: str, code: str, stream: bool) -> None:
-    with stage(state=None) as on:
-        answer = on.ask("/v1/completions", prompt=f"[{when}{code}]", stream=stream)
-        registry = on.live.service.metrics.registry
-        assert registry.get_sample_value("inference_requests_total", {"status": code}) == 1
+def test_an_engine_that_fails_before_the_first_token(
+    shared: Stage, when: str, code: str, stream: bool
+) -> None:
+    on = shared.be(state=None)
+    failed = on.failed(code)
+    answer = on.ask("/v1/completions", prompt=f"[{when}{code}]", stream=stream)
+    assert on.failed(code) == failed + 1  # of our own engine, whoever answered
     assert (answer.status_code, answer.headers["x-served-by"]) == (200, "together")
     assert on.together.asked[0].path == "/v1/completions"
     if stream:
@@ -137,14 +163,14 @@ def test_an_engine_that_fails_before_the_first_token(when: str, code: str, strea
         assert answer.json()["choices"][0]["text"] == ANSWER
 
 
-def test_an_exception_that_nobody_foresaw_is_a_failure_too() -> None:
-    with stage(state=None) as on:
-        assert on.ask("/generate", prompt="[raise:0]").json() == {"generated_text": ANSWER}
+def test_an_exception_that_nobody_foresaw_is_a_failure_too(shared: Stage) -> None:
+    on = shared.be(state=None)
+    assert on.ask("/generate", prompt="[raise:0]").json() == {"generated_text": ANSWER}
 
 
-def test_behind_the_first_token_nobody_else_is_asked() -> None:
-    with stage(state=None) as on:
-        answer = on.ask("/v1/completions", prompt="[fail:2:engine_crashed]", stream=True)
+def test_behind_the_first_token_nobody_else_is_asked(shared: Stage) -> None:
+    on = shared.be(state=None)
+    answer = on.ask("/v1/completions", prompt="[fail:2:engine_crashed]", stream=True)
     assert answer.headers["x-served-by"] == "self"
     *_, last = events(answer)
     assert last["error"]["code"] == "engine_crashed"
@@ -163,9 +189,9 @@ def test_behind_the_first_token_nobody_else_is_asked() -> None:
         ({"prompt": "hi", "echo": True}, 400),
     ],
 )
-def test_what_is_answered_4xx_stays_here(fields: dict[str, Any], status: int) -> None:
-    with stage(state=None) as on:
-        assert on.ask("/v1/completions", **fields).status_code == status
+def test_what_is_answered_4xx_stays_here(shared: Stage, fields: dict[str, Any], status: int) -> None:
+    on = shared.be(state=None)
+    assert on.ask("/v1/completions", **fields).status_code == status
     assert on.asked == [0, 0]
 
 
@@ -205,13 +231,12 @@ def test_a_model_that_was_let_go_of_and_a_service_that_stops_are_not_stood_in_fo
 @pytest.mark.parametrize(
     ("words", "outcome"),
     [
-        (None, "unreachable"),
         (["hangup"], "unreachable"),
         (["status:401"], "unauthorized"),
         (["status:403"], "unauthorized"),
         (["status:404"], "refused"),
         (["status:400"], "refused"),
-        (["status:429", "retry:7"], "rate_limited"),
+        (["status:429"], "rate_limited"),
         (["status:500"], "server_error"),
         (["status:503", "retry:soon"], "server_error"),
         (["html"], "bad_answer"),
@@ -221,52 +246,64 @@ def test_a_model_that_was_let_go_of_and_a_service_that_stops_are_not_stood_in_fo
         (["error:0"], "bad_answer"),
         (["long:0"], "bad_answer"),
     ],
-    ids=lambda value: None if isinstance(value, str) else " ".join(value or ["down"]),
+    ids=lambda value: None if isinstance(value, str) else " ".join(value),
 )
 def test_the_next_one_is_asked_and_then_our_own_error_is_given(
-    words: Words | None, outcome: str, caplog: pytest.LogCaptureFixture
+    shared: Stage, words: Words, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with stage(together=words) as on:
-        answer = on.ask(stream=True)
-        assert on.counted("together", outcome) == 1
-        assert on.counted("openai", "success") == 1
+    on = shared.be(together=words)
+    answer = on.ask(stream=True)
+    assert [on.counted("together", outcome), on.counted("openai", "success")] == [1, 1]
     assert answer.headers["x-served-by"] == "openai"
     assert text_of(events(answer)) == ANSWER
     assert on.openai.asked[0].key == OPENAI_KEY
-    with stage(together=words, second=words) as on:
-        answer = on.ask(stream=True)
-        assert on.counted("openai", outcome) == 1
+    on = shared.be(together=words, second=words)
+    answer = on.ask(stream=True)
+    assert on.counted("openai", outcome) == 1
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
     assert "retry-after" in answer.headers
     said = caplog.text + answer.text + str([vars(record) for record in caplog.records])
     assert "canary" not in said
 
 
-def test_a_slow_one_leaves_time_for_the_next() -> None:
-    with stage(together=["mute"]) as on:
-        answer = on.ask(timeout=2)
-        assert on.counted("together", "timeout") == 1
+def test_one_that_is_down_is_as_good_as_none() -> None:
+    with stage(together=None) as on:
+        assert on.ask().headers["x-served-by"] == "openai"
+        assert on.counted("together", "unreachable") == 1
+    with stage(together=None, second=None) as on:
+        assert on.ask().json()["error"]["code"] == "model_not_ready"
+
+
+def test_a_slow_one_leaves_time_for_the_next(shared: Stage) -> None:
+    on = shared.be(together=["mute"])
+    answer = on.ask(timeout=2)
+    assert on.counted("together", "timeout") == 1
     assert answer.headers["x-served-by"] == "openai"
 
 
-def test_slow_is_not_dead() -> None:
-    with stage(together=["slow:0.3"]) as on:
-        assert on.ask(timeout=30).headers["x-served-by"] == "together"
+def test_slow_is_not_dead(shared: Stage) -> None:
+    on = shared.be(together=["slow:0.3"])
+    assert on.ask(timeout=30).headers["x-served-by"] == "together"
 
 
-def test_two_that_say_nothing_cost_the_requests_own_time_and_no_more() -> None:
-    with stage(together=["mute"], second=["mute"]) as on:
-        answer = on.ask(timeout=0.5)
-        assert [on.counted(name, "timeout") for name in ("together", "openai")] == [1, 1]
+def test_the_share_of_time_counts_for_the_first_token_alone(shared: Stage) -> None:
+    on = shared.be(together=["pause:2.3"])
+    assert text_of(events(on.ask(timeout=4, stream=True))) == ANSWER
+
+
+def test_two_that_say_nothing_cost_the_requests_own_time_and_no_more(shared: Stage) -> None:
+    on = shared.be(together=["mute"], second=["mute"])
+    answer = on.ask(timeout=0.5)
+    assert [on.counted(name, "timeout") for name in ("together", "openai")] == [1, 1]
     assert answer.json()["error"]["code"] == "model_not_ready"
 
 
 @pytest.mark.parametrize("words", ["cut:2", "early:2", "junk:2", "error:2", "long:2"])
-def test_what_breaks_behind_the_first_token_is_the_streams_last_event(words: str) -> None:
-    with stage(together=[words]) as on:
-        answer = on.ask(stream=True)
-        assert on.counted("together", "broken") == 1
+def test_what_breaks_behind_the_first_token_is_the_streams_last_event(shared: Stage, words: str) -> None:
+    on = shared.be(together=[words])
+    answer = on.ask(stream=True)
+    assert on.counted("together", "broken") == 1
     assert answer.headers["x-served-by"] == "together"
     *chunks, last = events(answer)
     assert last["error"]["code"] == "provider_broke"
@@ -275,16 +312,16 @@ def test_what_breaks_behind_the_first_token_is_the_streams_last_event(words: str
     assert on.asked == [1, 0]
 
 
-def test_the_same_of_a_whole_answer_is_an_error_of_its_own() -> None:
-    with stage(together=["cut:2"]) as on:
-        answer = on.ask()
+def test_the_same_of_a_whole_answer_is_an_error_of_its_own(shared: Stage) -> None:
+    on = shared.be(together=["cut:2"])
+    answer = on.ask()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_broke")
 
 
-def test_a_deadline_counts_behind_the_first_token_too() -> None:
-    with stage(together=["stall:2"]) as on:
-        *_, last = events(on.ask(stream=True, timeout=0.5))
-        assert on.counted("together", "timeout") == 1
+def test_a_deadline_counts_behind_the_first_token_too(shared: Stage) -> None:
+    on = shared.be(together=["stall:2"])
+    *_, last = events(on.ask(stream=True, timeout=0.5))
+    assert on.counted("together", "timeout") == 1
     assert last["error"]["code"] == "timeout"
     assert on.asked == [1, 0]
 
@@ -350,25 +387,25 @@ def test_the_cap_of_an_hour() -> None:
     ],
 )
 def test_what_would_mean_something_else_there_is_not_sent(
-    path: str, fields: dict[str, Any], asked: list[int]
+    shared: Stage, path: str, fields: dict[str, Any], asked: list[int]
 ) -> None:
-    with stage(together=["status:500"], second=["status:500"]) as on:
-        assert on.ask(path, **fields).json()["error"]["code"] == "model_not_ready"
+    on = shared.be(together=["status:500"], second=["status:500"])
+    assert on.ask(path, **fields).json()["error"]["code"] == "model_not_ready"
     assert on.asked == asked
 
 
-def test_embeddings_are_of_our_own_model() -> None:
-    with stage() as on:
-        assert on.ask("/v1/embeddings", input="hi").status_code in (400, 503)
+def test_embeddings_are_of_our_own_model(shared: Stage) -> None:
+    on = shared.be()
+    assert on.ask("/v1/embeddings", input="hi").status_code in (400, 503)
     assert on.asked == [0, 0]
 
 
-def test_a_client_that_leaves_ends_it_there_too() -> None:
-    with stage(together=["stall:2"]) as on:
-        body = {"messages": [USER], "stream": True}
-        with httpx.stream("POST", f"{on.live.url}/v1/chat/completions", json=body, timeout=30) as answer:
-            assert answer.headers["x-served-by"] == "together"
-        until(lambda: on.counted("together", "cancelled") == 1, "nobody reads it any more", 20)
+def test_a_client_that_leaves_ends_it_there_too(shared: Stage) -> None:
+    on = shared.be(together=["stall:2"])
+    body = {"messages": [USER], "stream": True}
+    with httpx.stream("POST", f"{on.live.url}/v1/chat/completions", json=body, timeout=30) as answer:
+        assert answer.headers["x-served-by"] == "together"
+    until(lambda: on.counted("together", "cancelled") == 1, "nobody reads it any more", 20)
 
 
 def test_a_drain_waits_for_it() -> None:
@@ -392,10 +429,10 @@ def test_a_model_that_is_unloaded_does_not_cut_it() -> None:
         assert answer.result().headers["x-served-by"] == "openai"
 
 
-def test_the_log_says_who_answered_and_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_who_answered_and_why(shared: Stage, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with stage(together=["status:500"]) as on:
-        on.ask()
+    on = shared.be(together=["status:500"])
+    on.ask()
     (line,) = [vars(record) for record in caplog.records if record.message == "fallback"]
     assert (line["served_by"], line["model"], line["why"]) == ("openai", "gpt-test", "model_not_ready")
     assert line["tried"] == "together:server_error openai:success"
@@ -415,10 +452,10 @@ def test_tools_go_along_and_the_openai_client_understands() -> None:
     assert on.together.asked[0].body["tools"][0]["function"]["name"] == "get_weather"
 
 
-def test_stops_hold_however_many_they_are() -> None:
+def test_stops_hold_however_many_they_are(shared: Stage) -> None:
     stops = ["1", "2", "3", "4", "says"]
-    with stage() as on:
-        answer = on.ask("/v1/completions", stop=stops)
+    on = shared.be()
+    answer = on.ask("/v1/completions", stop=stops)
     assert answer.json()["choices"][0]["text"] == "Somebody else "
     assert on.together.asked[0].body["stop"] == stops[:4]
 

@@ -6,6 +6,7 @@
     slow:0.3      the head comes so much later            status:429  another status, with an error's body
     retry:7       its Retry-After header                  moved:URL   a redirection to there
     html          a page in place of a stream             cut:2       closes the connection before word 2
+    pause:0.3     so much between the first word and the second
     early:2       ends politely before word 2             stall:2     falls silent before word 2
     junk:2        a frame that is no JSON                 long:2      a line of ten megabytes
     error:2       an error in place of a frame            comments    keep-alive comments everywhere
@@ -50,6 +51,11 @@ class HostedProvider:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
+
+    def become(self, *words: str) -> None:
+        """Another one at the same address: whatever it held back ends, and it was asked nothing."""
+        self.gone.set()
+        self.words, self.asked, self.gone = words, [], threading.Event()
 
     def word(self, name: str) -> str | None:
         """What stands behind `name:`; empty where nothing does, None where it is not said."""
@@ -165,6 +171,8 @@ class Routes(BaseHTTPRequestHandler):
         if word("early") == str(index):
             self.chunk(b"")
             raise Cut
+        if index == 1 and word("pause"):
+            self.provider.gone.wait(float(word("pause") or 0))
         if word("stall") == str(index):
             self.provider.gone.wait()
             raise Cut
