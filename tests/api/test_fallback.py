@@ -463,6 +463,6 @@ def test_stops_hold_however_many_they_are(shared: Stage) -> None:
 def test_every_error_of_a_generation_is_decided() -> None:
     yes = {cls.__name__ for cls in errors.tree().values() if allowed(cls("text"))}
     assert yes == {
-        "NotReady", "QueueTimeout", "EngineError", "OutOfMemory", "EngineCrashed", "EngineStalled",
-        "EngineFault", "ProviderBroke",
+        "NotReady", "MemoryPressure", "QueueTimeout", "EngineError", "OutOfMemory", "EngineCrashed",
+        "EngineStalled", "EngineFault", "ProviderBroke",
     }  # fmt: skip
