@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-llama test-long test-docker demo check format bench gpu-test lock clean
+.PHONY: help install install-litellm serve test test-llama test-long test-stack test-docker demo check format bench gpu-test lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,11 @@ test-llama: $(VENV)/dev.installed  ## the tests that need a llama-server (LLAMA_
 
 test-long: $(VENV)/dev.installed  ## the long form of the tests of faults and of the soak: 10,000 requests, deadlines waited for
 	@$(PY) -m pytest -m 'long and not llama' tests/faults tests/e2e
+
+test-stack: $(VENV)/dev.installed build/litellm/installed  ## two sidecars behind a real LiteLLM, killed and restarted under load
+	@$(PY) -m pytest -m stack tests/stack
+
+install-litellm: build/litellm/installed  ## LiteLLM in an environment of its own, for test-stack (600 MB)
 
 test-docker: $(VENV)/dev.installed  ## builds the CPU images and tests them on this machine's Docker engine
 	@$(PY) -m pytest tests/docker -s
@@ -54,6 +59,7 @@ lock: $(VENV)/dev.installed  ## resolve requirements/*.in anew (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -c requirements/runtime.txt requirements/watchdog.in -o requirements/watchdog.txt
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/dev.in -o requirements/dev.txt
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/llamacpp.in -o requirements/llamacpp.txt
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/litellm.in -o requirements/litellm.txt
 
 clean:  ## remove .venv and what was built
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -69,4 +75,9 @@ $(VENV)/runtime.installed: requirements/runtime.txt
 
 $(VENV)/dev.installed: requirements/dev.txt $(VENV)/runtime.installed
 	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+build/litellm/installed: requirements/litellm.txt
+	@$(PYTHON) -m venv build/litellm
+	@build/litellm/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps --no-compile -r requirements/litellm.txt
 	@touch $@

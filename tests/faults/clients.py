@@ -156,5 +156,5 @@ def _together(chunks: list[dict[str, Any]]) -> tuple[tuple[str, ...], bool]:
         index = choice["index"]
         piece = choice.get("text") or choice.get("delta", {}).get("content") or ""
         texts[index] = texts.get(index, "") + piece
-        reasons[index] = choice["finish_reason"] or reasons.get(index)
+        reasons[index] = choice.get("finish_reason") or reasons.get(index)
     return tuple(texts[i] for i in sorted(texts)), bool(reasons) and all(reasons.values())
