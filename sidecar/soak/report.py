@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.errors import EngineCrashed, EngineFault, EngineStalled, OutOfMemory
+from sidecar.quantiles import quantile
 from sidecar.soak.slope import Slope, Verdict, growth, verdict, warmed_up
 
 # What is nobody's wish and no refusal: each is a request that was taken and not answered.
@@ -179,15 +179,15 @@ def health(report: Report) -> dict[str, float | int | None]:
     return {
         "asked": len(report.health_ms) + report.health_failed,
         "failed": report.health_failed,
-        "p50": _rounded(quantile(report.health_ms, 0.5)),
-        "p99": _rounded(quantile(report.health_ms, 0.99)),
-        "max": _rounded(quantile(report.health_ms, 1.0)),
+        "p50": _rounded(_share(report.health_ms, 0.5)),
+        "p99": _rounded(_share(report.health_ms, 0.99)),
+        "max": _rounded(_share(report.health_ms, 1.0)),
     }
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """The value that so many are at most: nearest rank. None of none."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
+def _share(values: Sequence[float], share: float) -> float | None:
+    """None of none: what was not seen is not known."""
+    return quantile(values, share) if values else None
 
 
 def _slope(slope: Slope | None) -> dict[str, float | int] | None:

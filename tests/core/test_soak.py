@@ -14,7 +14,7 @@ from scipy import stats
 
 from sidecar.soak import figures
 from sidecar.soak.mix import ANSWER_IDS, LEAST_CONTEXT, SHAPES, ask, asks
-from sidecar.soak.report import Report, Sizes, Tally, as_json, finished, quantile
+from sidecar.soak.report import Report, Sizes, Tally, as_json, finished
 from sidecar.soak.report_text import show
 from sidecar.soak.slope import Slope, theil_sen, thinned, verdict, warmed_up
 from tests.typed import typed
@@ -186,7 +186,7 @@ def test_what_was_not_seen_is_not_known() -> None:
     assert told["verdict"] == "TOO SHORT TO SAY"
     for name in ("high_water_mib", "never_above_budget", "plan_error_percent", "kv_reserved_share"):
         assert told[name] is None
-    assert quantile([], 0.5) is None
+    assert told["health_ms"]["p50"] is None
 
 
 def test_a_person_reads_it() -> None:
