@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import aiohttp
 import msgspec
 
 from sidecar.bench.events import BROKEN, Answer, refusal
 from sidecar.bench.outcome import Load, Outcome, Wanted
-from sidecar.bench.vram import Vram
+from sidecar.bench.vram import watched
 
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 120.0
 REFUSED, UNREACHABLE, SILENT, NO_STREAM = "connection refused", "unreachable", "silent", "no stream"
@@ -29,31 +28,31 @@ async def run(wanted: Wanted, told: Told) -> Load:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
     # llama-server closes a kept connection whenever it likes; whoever writes to it then has no answer.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    outcomes: list[Outcome] = []
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        numbers = iter(range(wanted.requests))
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session,
+        watched(session, wanted.url) as vram,
+    ):
         began, cpu_s = time.perf_counter(), time.process_time()
-
-        async def worker() -> None:
-            for number in numbers:
-                outcomes.append(await asked(session, wanted, number))
-                told(outcomes[-1], time.perf_counter() - began)
-
-        async with _watched(Vram(session, wanted.url)) as vram, asyncio.TaskGroup() as group:
-            for _ in range(min(wanted.concurrency, wanted.requests)):
-                group.create_task(worker())
+        outcomes = await _driven(session, wanted, lambda outcome: told(outcome, time.perf_counter() - began))
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_s
-    return Load(tuple(outcomes), seconds, cpu_s, vram.peak_bytes)
+    return Load(outcomes, seconds, cpu_s, vram.peak_bytes)
 
 
-@contextlib.asynccontextmanager
-async def _watched(vram: Vram) -> AsyncIterator[Vram]:
-    task = asyncio.create_task(vram.watch())
-    try:
-        yield vram
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def _driven(
+    session: aiohttp.ClientSession, wanted: Wanted, over: Callable[[Outcome], None]
+) -> tuple[Outcome, ...]:
+    """As many at once as wanted: each client asks the next number when its answer is there."""
+    numbers, outcomes = iter(range(wanted.requests)), []
+
+    async def client() -> None:
+        for number in numbers:
+            outcomes.append(await asked(session, wanted, number))
+            over(outcomes[-1])
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(wanted.concurrency, wanted.requests)):
+            group.create_task(client())
+    return tuple(outcomes)
 
 
 async def asked(session: aiohttp.ClientSession, wanted: Wanted, number: int) -> Outcome:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.program import Program, free_port, program, until
+from tests.fakes import nvml
 from tests.fakes.engine import ScriptedEngine, loading
 from tests.fakes.live import live_server
 from tests.fakes.other_servers import other_servers
@@ -193,6 +194,14 @@ def test_a_server_without_usage_has_its_events_counted(others: str) -> None:
 
 def test_peak_vram_is_that_of_all_cards_where_the_server_tells(others: str) -> None:
     assert measured("--url", f"{others}/openai", "--requests", "2")["peak_vram_bytes"] == 6e9
+
+
+def test_peak_vram_is_the_drivers_word_where_the_server_is_here_and_tells_nothing(
+    others: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    two_cards_bytes = 2 * nvml.nvmlDeviceGetMemoryInfo(0).used
+    assert measured("--url", f"{others}/litellm", "--requests", "2")["peak_vram_bytes"] == two_cards_bytes
 
 
 def test_a_picture_needs_a_library_that_is_named_before_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
