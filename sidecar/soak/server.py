@@ -19,8 +19,9 @@ from sidecar.listening import url_of
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 60.0
-# Ours is for nobody else: what another sidecar of this environment has taken, it must not want.
-OWN = {"METRICS_PORT": "", "CONTROL_SOCKET": "", "PUBLISH_ADDRESS": "", "PUBLISH_PORT": ""}
+# Ours is for nobody else: what another sidecar of this environment has taken, it must not want. And no load
+# of ours is answered, and charged for, elsewhere.
+OWN = {"METRICS_PORT": "", "CONTROL_SOCKET": "", "PUBLISH_ADDRESS": "", "PUBLISH_PORT": "", "FALLBACK": ""}
 
 
 @dataclass(frozen=True, slots=True)

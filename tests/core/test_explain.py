@@ -88,9 +88,10 @@ def test_a_model_in_place_of_the_profiles() -> None:
     assert said["llamacpp.model_path"] == ("/x/model.gguf", "environment MODEL_PATH")
 
 
-def test_the_key_is_not_shown() -> None:
-    found = explained(API_KEY="very-secret")
-    assert origins(found)["API_KEY"] == ("(set)", "environment API_KEY")
+@pytest.mark.parametrize("name", ["API_KEY", "TOGETHER_API_KEY", "OPENAI_API_KEY"])
+def test_the_key_is_not_shown(name: str) -> None:
+    found = explained(**{name: "very-secret"})
+    assert origins(found)[name] == ("(set)", f"environment {name}")
     assert "very-secret" not in shown(found, 80)
 
 
