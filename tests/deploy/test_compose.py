@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from door import DoorError, completed, permitted
 
 from sidecar.providers import providers
 from sidecar.settings import Settings, load
@@ -140,7 +141,7 @@ def test_only_the_watchdog_sees_the_docker_socket_and_not_in_the_hardened_overla
     assert "docker.sock:" not in str(hardened["vram-watchdog"]["volumes"]).replace("docker-proxy", "")
 
 
-@pytest.mark.parametrize("service", [*PLAIN, *ALONE])
+@pytest.mark.parametrize("service", [*(name for name in PLAIN if name != "grafana"), *ALONE])
 def test_what_is_built_here_is_asked_of_no_registry(service: str) -> None:
     """`never` builds what is missing; otherwise Compose tries to pull it first, and warns that it can not."""
     told = {**PLAIN, **ALONE}[service]
@@ -171,8 +172,20 @@ def test_the_sidecar_comes_up_with_its_watchdog() -> None:
     assert waits == {"condition": "service_started", "required": False}
 
 
+def test_services_come_up_by_name_or_with_their_stack() -> None:
+    """Nothing comes up unnamed: the sidecar would take the first card from the stack."""
+    by_profile: dict[str, set[str]] = {}
+    for name, told in PLAIN.items():
+        for profile in told["profiles"]:
+            by_profile.setdefault(profile, set()).add(name)
+    assert by_profile["sidecar"] == {"llm-sidecar", "vram-watchdog"}
+    assert by_profile["stack"] == {*GPU_SERVERS, "litellm", "prometheus", "grafana"}
+    hardened = compose("docker/compose.hardened.yaml")["services"]["docker-proxy"]
+    assert hardened["profiles"] == ["sidecar"]
+
+
 def test_the_gpu_servers_come_up_by_name_alone() -> None:
-    assert [PLAIN[name]["profiles"] for name in GPU_SERVERS] == [["gpu-servers"]] * 2
+    assert [PLAIN[name]["profiles"] for name in GPU_SERVERS] == [["gpu-servers", "stack"]] * 2
     assert not any(set(GPU_SERVERS) & set(told.get("depends_on", {})) for told in PLAIN.values())
 
 
@@ -202,6 +215,44 @@ def test_without_a_card_the_gpu_servers_serve_the_embedded_model() -> None:
         assert filled(told["environment"]) == {"LLM_PROFILE_NAME": "embedded-gguf", "DEVICE": "cpu"}
         assert told["build"]["target"] == "cpu"
         assert told["deploy"]["resources"]["reservations"]["devices"] == []
+
+
+def test_the_door_knows_both_servers_with_and_without_a_card() -> None:
+    base = compose("docker/litellm/config.yaml")
+    for more, name in (
+        ({}, "stheno"),
+        (compose("docker/compose.cpu.yaml")["services"]["litellm"], "embedded-gguf"),
+    ):
+        told = filled(PLAIN["litellm"]["environment"] | more.get("environment", {}))
+        made = completed(base, told)
+        assert [entry["model_name"] for entry in made["model_list"]] == [name, name]
+        urls = [entry["litellm_params"]["api_base"] for entry in made["model_list"]]
+        assert urls == [f"http://{server}:8080/v1" for server in GPU_SERVERS]
+        assert permitted(told)
+    with pytest.raises(DoorError, match="LITELLM_MASTER_KEY"):
+        permitted(filled(PLAIN["litellm"], PUBLISH_ADDRESS="0.0.0.0")["environment"])
+
+
+def test_only_the_door_falls_back_and_only_when_told() -> None:
+    for name in GPU_SERVERS:
+        assert filled(PLAIN[name], FALLBACK="1")["environment"]["FALLBACK"] == ""
+    told = filled(PLAIN["litellm"], FALLBACK="1", OPENAI_API_KEY="k", OPENAI_MODEL="m")["environment"]
+    made = completed(compose("docker/litellm/config.yaml"), told)
+    assert [entry["model_name"] for entry in made["model_list"]][2:] == ["fallback-openai"]
+
+
+def test_the_stack_is_where_the_documents_say() -> None:
+    ports = {name: filled(PLAIN[name])["ports"] for name in ("litellm", "prometheus", "grafana")}
+    assert ports == {
+        "litellm": ["127.0.0.1:4000:4000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+    assert "./prometheus:/etc/prometheus:ro" in PLAIN["prometheus"]["volumes"]
+    assert PLAIN["grafana"]["volumes"][:2] == [
+        "./grafana/provisioning:/etc/grafana/provisioning:ro",
+        "./grafana/dashboards:/var/lib/grafana/dashboards:ro",
+    ]
 
 
 def test_two_env_files_make_the_service_of_a_stack() -> None:
@@ -283,9 +334,7 @@ def test_a_cache_of_the_hub_is_shared_by_its_volume() -> None:
     assert told["environment"]["CONTEXT_SIZE"] == "32768"
 
 
-@pytest.mark.parametrize(
-    "name", ["Dockerfile", "llamacpp.Dockerfile", "watchdog.Dockerfile", "socket-proxy.Dockerfile"]
-)
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "docker").glob("*Dockerfile")))
 def test_dockerfiles_build_without_a_registrys_help(name: str) -> None:
     text = (ROOT / "docker" / name).read_text()
     assert "# syntax=" not in text

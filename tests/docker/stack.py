@@ -59,7 +59,9 @@ class Stack:
         files = [part for file in self.files for part in ("-f", file)]
         done = subprocess.run(
             ["docker", "compose", *files, *arguments],
-            capture_output=True, text=True, timeout=seconds, cwd=ROOT, env={**os.environ, **self.environ},
+            capture_output=True, text=True, timeout=seconds, cwd=ROOT,
+            # Whatever is up is meant, and what comes up is named.
+            env={**os.environ, "COMPOSE_PROFILES": "*", **self.environ},
         )  # fmt: skip
         assert not check or done.returncode == 0, f"compose {' '.join(arguments)}: {done.stderr[-2000:]}"
         return done.stdout + done.stderr

@@ -12,10 +12,12 @@ import yaml
 
 from tests.docker.stack import ROOT, SIDECAR, WATCHDOG, Stack, docker, until
 
+EVERY = ("--profile", "*")
+
 
 def rendered(*files: str, project_directory: str | None = None) -> dict[str, Any]:
     directory = ["--project-directory", project_directory] if project_directory else []
-    told = docker("compose", *[p for f in files for p in ("-f", f)], *directory, "config")
+    told = docker("compose", *[p for f in files for p in ("-f", f)], *directory, *EVERY, "config")
     return project_in(told)
 
 
@@ -42,7 +44,7 @@ def test_both_spellings_read_one_env_file(tmp_path: Path) -> None:
     configs = []
     for name in ("compose.yaml", "docker/compose.yaml"):
         done = subprocess.run(
-            ["docker", "compose", "-f", name, "config"],
+            ["docker", "compose", "-f", name, *EVERY, "config"],
             cwd=checkout,
             capture_output=True,
             text=True,

@@ -169,6 +169,6 @@ def busy(server: Server) -> int:
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
+            return int(answer.status) == 200
     except OSError:
         return False
