@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from litellm.exceptions import BadRequestError
 from litellm.integrations.custom_logger import CustomLogger
-from rules import HOSTED, HOUR_S, Deployment, at_fault, may_leave, ready_first
+from rules import HOSTED, HOUR_S, Deployment, at_fault, in_turn, may_leave, ready_first
 
 LOOK_EVERY_S = 0.5
 # A server that does not answer from memory for so long can not answer at all.
@@ -27,6 +27,7 @@ class Rules(CustomLogger):
         self._unready: set[str] = set()
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._left_at: list[float] = []
+        self._turn = 0
         self._per_hour = int(os.environ.get("FALLBACK_PER_HOUR") or 20)
 
     async def async_filter_deployments(
@@ -51,7 +52,8 @@ class Rules(CustomLogger):
             return list(healthy_deployments)
         for deployment in healthy_deployments:
             self._look_at(deployment["model_info"])
-        return ready_first(healthy_deployments, self._unready)
+        self._turn += 1
+        return in_turn(ready_first(healthy_deployments, self._unready), self._turn)
 
     def _leave(self, model: str, failures: list[dict[str, Any]]) -> None:
         now = time.monotonic()

@@ -29,6 +29,16 @@ def ready_first(deployments: Sequence[Deployment], unready: set[str]) -> list[De
     return ready or list(deployments)
 
 
+def in_turn(deployments: Sequence[Deployment], turn: int) -> list[Deployment]:
+    """The same, beginning with another one each turn.
+
+    LiteLLM takes the first of those with as little to do, and counts a request some time after it chose: what
+    comes at once would all go to one server.
+    """
+    first = turn % max(1, len(deployments))
+    return [*deployments[first:], *deployments[:first]]
+
+
 def at_fault(failures: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the request itself was what was wrong the last time: then nobody else is asked.
 

@@ -87,14 +87,16 @@ class Door:
         return await asked(self.port, ask)
 
     @contextlib.asynccontextmanager
-    async def load(self, clients: int) -> AsyncIterator[list[Outcome]]:
+    async def load(
+        self, clients: int, say: str = "one two three", pace_ms: int = 5
+    ) -> AsyncIterator[list[Outcome]]:
         """So many clients ask without end, every other answer streamed; afterwards the list is whole."""
         outcomes: list[Outcome] = []
         stopping = asyncio.Event()
 
         async def client() -> None:
             while not stopping.is_set():
-                outcomes.append(await self.asked(self.ask(stream=len(outcomes) % 2 == 0)))
+                outcomes.append(await self.asked(self.ask(say, len(outcomes) % 2 == 0, pace_ms)))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from door import DoorError, completed, permitted, public_name
-from rules import HOSTED, at_fault, may_leave, ready_first
+from rules import HOSTED, at_fault, in_turn, may_leave, ready_first
 
 from tests.e2e.program import ROOT
 
@@ -122,6 +122,13 @@ def test_who_is_ready_is_asked_first_and_everybody_when_nobody_is() -> None:
     both = [{"model_info": {"id": name}} for name in ("one", "two")]
     assert ready_first(both, {"one"}) == both[1:]
     assert ready_first(both, {"one", "two"}) == both
+
+
+def test_what_comes_at_once_is_spread() -> None:
+    both = [{"model_info": {"id": name}} for name in ("one", "two")]
+    assert [in_turn(both, turn)[0] for turn in range(4)] == both * 2
+    assert in_turn(both, 1) == both[::-1]
+    assert in_turn([], 3) == []
 
 
 def failed(kind: str, group: str = "stheno") -> dict[str, str]:
