@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ Reading = Callable[[], Mapping[str, Any]]
 
 
 class Events:
-    """The ring and its file. One thread writes; `boot_id` names this life of the process."""
+    """The ring and its file. One thread writes; `boot_id` names this life, `counts` are its kinds."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Events:
     ) -> None:
         """With `path`, what the boots before this one wrote is known again."""
         self.boot_id = uuid.uuid4().hex
+        self.counts: Counter[str] = Counter()
         self.reading: Reading = dict
         self._path, self._wall, self._file_bytes = path, wall, file_bytes
         self._ring: deque[Event] = deque(read(path) if path else (), maxlen=kept)
@@ -70,8 +71,11 @@ class Events:
         }
         event = said | {k: v for k, v in {**self.reading(), **more}.items() if v is not None}
         self._ring.append(event)
+        self.counts[kind] += 1
         self._write(json.dumps(event).encode() + b"\n")
-        log.log(QUIET.get(kind, logging.INFO), event["text"], extra={"event": kind, "by": by})
+        figures = {name: value for name, value in event.items() if name not in said}
+        level = QUIET.get(kind, logging.INFO)
+        log.log(level, event["text"], extra={"event": kind, "by": by, **figures})
         return event
 
     def since(self, id: int = 0, limit: int = KEPT) -> list[Event]:

@@ -13,7 +13,8 @@ import anyio
 
 from sidecar.channel import Channel
 from sidecar.errors import DeadlineExceeded, EngineFault, SidecarError
-from sidecar.generation import Done, Event, GenerationRequest, Started
+from sidecar.generation import Done, Event, Finished, GenerationRequest, Started, Usage
+from sidecar.phases import Phases
 
 log = logging.getLogger("sidecar.service")
 
@@ -22,20 +23,33 @@ CLOSE_SECONDS = 10.0
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class Run:
-    """See the module. The channel is closed behind the last event, with the error if there is one.
+@dataclass(eq=False, kw_only=True)
+class Work:
+    """What has a task that may be cut. `elsewhere` is whether somebody else does it."""
 
-    `hosted` is whether somebody else may answer it, `elsewhere` whether somebody else does. While somebody
-    may, `Started` is held back until there is a token, since it says who answers.
-    """
-
-    channel: Channel[Event] = field(default_factory=Channel)
     task: asyncio.Task[Any] | None = None
     cut: SidecarError | None = None
-    usage: Done | None = None
-    hosted: bool = False
     elsewhere: bool = False
+
+    def end(self, error: SidecarError) -> None:
+        """Stop it and tell the reader why."""
+        if self.task is not None and not self.task.cancelling():
+            self.cut = error
+            self.task.cancel()
+
+
+@dataclass(eq=False, kw_only=True)
+class Run(Work):
+    """A generation. The channel is closed behind the last event, with the error if there is one.
+
+    `hosted` is whether somebody else may answer it. While somebody may, `Started` is held back until there
+    is a token, since it says who answers.
+    """
+
+    phases: Phases
+    channel: Channel[Event] = field(default_factory=Channel)
+    usage: Usage | None = None
+    hosted: bool = False
     begun: bool = False
     _started: Started | None = None
 
@@ -50,11 +64,31 @@ class Run:
         self.begun = True
         self.channel.put(event)
 
-    def end(self, error: SidecarError) -> None:
-        """Stop the work and tell the reader why."""
-        if self.task is not None and not self.task.cancelling():
-            self.cut = error
-            self.task.cancel()
+    def note(self, event: Event) -> None:
+        """What an event other than new text tells of the whole."""
+        if isinstance(event, Started):
+            self.phases.prompt_tokens = event.prompt_tokens
+        elif isinstance(event, Finished) and event.reason == "length":
+            self.phases.cut_by_length = True
+        elif isinstance(event, Done):
+            self.usage = event.usage
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """How long what took, in seconds, and the token counts; what is not known is left out."""
+        phases, usage = self.phases, self.usage
+        seconds = {
+            "price_s": phases.price_s,
+            "queue_s": phases.queue_s,
+            "first_token_s": phases.first_token_s,
+            "seconds": now - phases.arrived,
+        }
+        tokens = {
+            "prompt_tokens": usage and usage.prompt_tokens,
+            "cached_tokens": usage and usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens if usage else phases.tokens or None,
+        }
+        rounded = {name: round(value, 3) for name, value in seconds.items() if value is not None}
+        return rounded | {name: count for name, count in tokens.items() if count is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +103,24 @@ class Runs:
     """Those under way."""
 
     def __init__(self) -> None:
-        self._open: set[Run] = set()
+        self._open: set[Work] = set()
 
-    def add(self, run: Run) -> None:
+    def add(self, run: Work) -> None:
         """It has begun."""
         self._open.add(run)
 
-    def discard(self, run: Run) -> None:
+    def discard(self, run: Work) -> None:
         """It is over. Again is harmless."""
         self._open.discard(run)
 
-    def open(self) -> set[Run]:
+    def open(self) -> set[Work]:
         """Those of this moment."""
         return set(self._open)
 
     async def result(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns, done as one of these. Raises what it was cut with."""
         task = asyncio.create_task(work)
-        run = Run(task=task)
+        run = Work(task=task)
         self.add(run)
         try:
             await asyncio.wait([task])
@@ -110,7 +144,7 @@ class Runs:
         if runs:
             await asyncio.wait(runs.values(), timeout=CLOSE_SECONDS)
 
-    def _tasks(self) -> dict[Run, asyncio.Task[Any]]:
+    def _tasks(self) -> dict[Work, asyncio.Task[Any]]:
         return {run: run.task for run in self._open if run.task and not run.task.done()}
 
 

@@ -22,9 +22,10 @@ from sidecar.errors import Draining, NotLoaded, OutOfMemory, SidecarError
 from sidecar.event_order import EventOrder
 from sidecar.events import Events
 from sidecar.gate import Gate, Hold
-from sidecar.generation import Done, Embeddings, EngineStats, Event, GenerationRequest, Price
+from sidecar.generation import Delta, Done, Embeddings, EngineStats, Event, GenerationRequest, Price
 from sidecar.held import Held
 from sidecar.metrics import Metrics
+from sidecar.phases import Phases
 from sidecar.pressure import Budgets, Pressure
 from sidecar.run import Drained, Run, Runs, closed, named, until
 from sidecar.shelf import ServedModel, Shelf
@@ -67,8 +68,6 @@ class Service:
         self._runs = Runs()
         self.events = events or Events()
         self.pressure = Pressure(gate, self._held, self.events, budgets or Budgets(), metrics.cards)
-        metrics.watch_running(lambda: gate.running)
-        metrics.watch_memory(self.pressure.now)
 
     @property
     def model(self) -> ServedModel:
@@ -124,7 +123,8 @@ class Service:
         loaded first where it is not, and waited for. Raises UnknownModel, NotLoaded for a model that
         may not be loaded by a request, QueueFull, and DeadlineExceeded.
         """
-        return await self._held.choose(name, deadline_s)
+        with self.metrics.refusals():
+            return await self._held.choose(name, deadline_s)
 
     async def embed(
         self, inputs: Sequence[str | tuple[int, ...]], deadline_s: float, model: ServedModel | None = None
@@ -186,7 +186,7 @@ class Service:
         self, request: GenerationRequest, model: ServedModel | None = None, *, hosted: bool = False
     ) -> AsyncGenerator[list[Event], None]:
         """The same, each time all events that have come since the last. `hosted`: also of somebody else."""
-        run = Run(hosted=hosted and self._hosted is not None)
+        run = Run(phases=self._arrived(), hosted=hosted and self._hosted is not None)
         run.task = asyncio.create_task(self._work(request, model, run))
         self._runs.add(run)
         run.task.add_done_callback(partial(self._ended, request, run))
@@ -202,14 +202,13 @@ class Service:
             # Cancelled before its first step, a task runs nothing of itself, so `_work` could not say
             # it: without a word here the reader would wait for ever.
             run.channel.close(run.cut)
-            self._record(request, run, run.cut.code, 0.0)
+            self._record(request, run, run.cut.code)
 
     async def _work(self, request: GenerationRequest, model: ServedModel | None, run: Run) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        deadline = asyncio.get_running_loop().time() + request.deadline_s
         outcome = "cancelled"
         try:
-            outcome = await self._answered(request, model, began + request.deadline_s, run)
+            outcome = await self._answered(request, model, deadline, run)
             run.channel.close()
         except asyncio.CancelledError:
             if run.cut is None:
@@ -221,7 +220,7 @@ class Service:
             outcome = error.code
             run.channel.close(error)
         finally:
-            self._record(request, run, outcome, loop.time() - began)
+            self._record(request, run, outcome)
 
     async def _answered(
         self, request: GenerationRequest, model: ServedModel | None, deadline: float, run: Run
@@ -246,37 +245,42 @@ class Service:
         engine = self._engine_for(model)
         async with self.gate.place() as turn, until(deadline, request.deadline_s):
             price = await engine.price(request)
+            run.phases.priced = time.monotonic()
             try:
-                await self._forward(engine, request, run, await turn(price))
+                hold = await turn(price)
+                run.phases.turn = time.monotonic()
+                await self._forward(engine, request, run, hold)
             finally:
                 # Whoever was priced and never had a turn would otherwise stay known to the engine.
                 engine.forget(request)
 
     async def _forward(self, engine: Engine, request: GenerationRequest, run: Run, hold: Hold) -> None:
         order, share = EventOrder(request.n), 1 / request.n
+        heard, clock = run.phases.heard, time.monotonic
         # Engines write `stream` as an async generator; the protocol's type can not say so.
         events = cast(AsyncGenerator[Event, None], engine.stream(request))
         async with contextlib.aclosing(events):
             async for event in events:
                 order.accept(event)
                 hold.tokens += share
+                if isinstance(event, Delta):
+                    heard(event.choice, clock())
+                else:
+                    run.note(event)
                 if isinstance(event, Done):
-                    run.usage = event
                     hold.end(share * event.usage.completion_tokens)
                 run.put(event)
         order.end()
 
-    def _record(self, request: GenerationRequest, run: Run, outcome: str, seconds: float) -> None:
-        self.metrics.answered(outcome, seconds)
-        usage = run.usage.usage if run.usage else None
-        details = {
-            "generation": request.id,
-            "outcome": outcome,
-            "seconds": round(seconds, 3),
-            "prompt_tokens": usage.prompt_tokens if usage else None,
-            "completion_tokens": usage.completion_tokens if usage else None,
-            "prompt": request.prompt if self._log_prompts else None,
-        }
+    def _arrived(self) -> Phases:
+        return self.metrics.arrived(self.model.id, time.monotonic())
+
+    def _record(self, request: GenerationRequest, run: Run, outcome: str) -> None:
+        now = time.monotonic()
+        self.metrics.ended(run.phases, outcome, now, run.usage, request.n)
+        details = {"generation": request.id, "outcome": outcome, **run.figures(now)}
+        details |= {"own_mib": self.events.reading().get("own_mib")}
+        details |= {"prompt": request.prompt if self._log_prompts else None}
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
     async def _emptied(self) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from sidecar.engine import Failed, Loading, ServiceState, Unloaded
 from sidecar.errors import NotLoaded, NotReady, SidecarError
 
+PHASES = (
+    "start", "download", "quantize", "load", "warmup", "restart", "stop",
+    "ready", "draining", "unloading", "unloaded", "failed",
+)  # fmt: skip
+
 
 def phase(state: ServiceState, *, draining: bool, leaving: bool) -> str:
     """A phase of loading, ready, draining, unloading, unloaded or failed.

@@ -39,11 +39,14 @@ class Hold:
     reason: str
 
 
+Cause = Literal["over_limit", "gpu_lost", "left_stopped"]
+
+
 @dataclass(frozen=True, slots=True)
 class Restart:
     """Restart the container. `cause` is for programs, `readings` are the strikes on `gpu`."""
 
-    cause: Literal["over_limit", "gpu_lost", "left_stopped"]
+    cause: Cause
     reason: str
     readings: tuple[Strike, ...] = ()
     gpu: str = ""

@@ -7,18 +7,21 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from watchdog.decision import Cause
 from watchdog.journal import Journal
 from watchdog.tally import Tally
 
 # More than this at once is nobody's monitoring.
 CONNECTIONS_MAX = 8
 CONNECTION_S = 5.0
+# What becomes of a call for a restart.
+OUTCOMES = ("done", "refused", "unsure", "pretended")
 
 
 class StatusServer(ThreadingHTTPServer):
@@ -149,8 +152,11 @@ def _cards(tally: Tally) -> Iterator[Metric]:
 
 
 def _counters(tally: Tally) -> Iterator[Metric]:
-    yield _counter("watchdog_restarts", "Restarts, by reason.", "reason", tally.restarts)
-    yield _counter("watchdog_restart_calls", "Restart calls, by outcome.", "outcome", tally.outcomes)
+    # From zero, so that Prometheus sees the first one as a rise.
+    restarts = dict.fromkeys(get_args(Cause), 0) | tally.restarts
+    calls = dict.fromkeys(OUTCOMES, 0) | tally.outcomes
+    yield _counter("watchdog_restarts", "Restarts, by reason.", "reason", restarts)
+    yield _counter("watchdog_restart_calls", "Restart calls, by outcome.", "outcome", calls)
     yield _counter("watchdog_readings", "Readings: known, or why not.", "outcome", tally.readings)
     yield CounterMetricFamily("watchdog_blind_seconds", "Without a reading.", value=tally.blind_s)
     yield CounterMetricFamily("watchdog_ticks", "Looks.", value=tally.ticks)

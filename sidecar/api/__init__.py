@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from sidecar.api.hints import corrected_curl
 from sidecar.api.sse import PING_SECONDS
 from sidecar.errors import SidecarError
 from sidecar.metrics import Metrics
+from sidecar.scrape import snapshot
 from sidecar.service import Service
 
 
@@ -35,6 +37,7 @@ def create_app(
     `reached_at` is the address under which people reach it; a stream that is quiet for `ping_s`
     sends a comment, so that nothing between takes it for dead.
     """
+    metrics.watch(partial(snapshot, service))
     app = FastAPI(title="LLM Sidecar", version=__version__, redoc_url=None, redirect_slashes=False)
     for router in (
         native.router(service),

@@ -151,5 +151,5 @@ def _sum(usages: Sequence[Usage]) -> Usage:
     return Usage(
         sum(u.prompt_tokens for u in usages),
         sum(u.completion_tokens for u in usages),
-        sum(u.cached_tokens for u in usages),
+        sum(u.cached_tokens or 0 for u in usages),
     )

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sidecar.budget import Plan
+from sidecar.budget import MIB, Plan
 from sidecar.engine import Failed, Loading, Ready, Unloaded
 from sidecar.generation import EngineStats
 from sidecar.metrics import TEXT_TYPE, Metrics
@@ -117,15 +117,17 @@ def memory_body(memory: Memory) -> dict[str, Any]:
 
 def metrics_body(service: Service, metrics: Metrics) -> dict[str, Any]:
     """Seed 002's JSON form of /metrics."""
-    state, stats = service.state(), service.stats()
+    state, stats, own = service.state(), service.stats(), service.pressure.now().own
+    # llama-server has no allocator that would say it: there it is the driver's figure, or the plan's.
+    on_card = int(own.mib * MIB) if own is not None and own.on_card else 0
     names = [stats.device_name, *(card.name for card in metrics.cards())]
     return {
         "service": "llm-sidecar",
         "model_loaded": isinstance(state, Ready),
         "model_name": service.model.id,
         "device": state.device if isinstance(state, Ready) else None,
-        "gpu_memory_allocated_gb": _gb(stats.memory_allocated_bytes),
-        "gpu_memory_reserved_gb": _gb(stats.memory_reserved_bytes),
+        "gpu_memory_allocated_gb": _gb(stats.memory_allocated_bytes or on_card),
+        "gpu_memory_reserved_gb": _gb(stats.memory_reserved_bytes or on_card),
         "gpu_name": next((name for name in names if name), "cpu"),
         "requests_running": service.gate.running,
         "requests_waiting": service.gate.waiting,

@@ -35,7 +35,7 @@ class _Probability(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    cache_n: int = 0
+    cache_n: int | None = None
     prompt_n: int = 0
     predicted_n: int = 0
 
@@ -115,7 +115,7 @@ class CompletionChoice:
         self.complete = False
         self.prompt_tokens: int | None = None
         self.completion_tokens = 0
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None
 
     @property
     def over(self) -> bool:
@@ -158,7 +158,7 @@ class ChatChoice:
         self.complete = False
         self.prompt_tokens: int | None = None
         self.completion_tokens = 0
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None
 
     @property
     def over(self) -> bool:
