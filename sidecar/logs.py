@@ -1,7 +1,8 @@
 """One line for each thing that happened: plain for people, JSON for machines.
 
-A line never holds a prompt or an answer. A traceback goes into the JSON line's own field; the
-plain form names the exception and the place, in one line.
+A line never holds a prompt or an answer, unless LOG_PROMPTS says so: of an exception within a request, whose
+words may be the client's, the type and the places are shown. A traceback goes into the JSON line's own field;
+the plain form names the exception and the place, in one line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import traceback
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from sidecar.traces import places
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -22,10 +25,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 
 
-def configure(form: str = "plain", stream: TextIO | None = None) -> None:
-    """Send everything to `stream` (standard error), in one of the two forms."""
+def configure(form: str = "plain", stream: TextIO | None = None, *, prompts: bool = False) -> None:
+    """Send everything to `stream` (standard error), in one of the two forms. `prompts` may be shown."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else PlainLines())
+    handler.setFormatter(JsonLines(prompts) if form == "json" else PlainLines(prompts))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -33,17 +36,27 @@ def configure(form: str = "plain", stream: TextIO | None = None) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-class PlainLines(logging.Formatter):
+class _Lines(logging.Formatter):
+    def __init__(self, prompts: bool = False) -> None:
+        super().__init__()
+        self._prompts = prompts
+
+    def says_nothing(self) -> bool:
+        """Whether the words of an exception are kept back."""
+        return bool(request_id.get()) and not self._prompts
+
+
+class PlainLines(_Lines):
     """`08:15:04 INFO request method=POST path=/generate status=200 ...`"""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, control characters escaped."""
         fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.getMessage()}"
-        return _one_line(head + fields + _culprit(record))
+        return _one_line(head + fields + _culprit(record, words=not self.says_nothing()))
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(_Lines):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -55,8 +68,10 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **_fields(record),
         }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            hidden = self.says_nothing()
+            line["traceback"] = places(error) if hidden else self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
@@ -67,13 +82,14 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return fields
 
 
-def _culprit(record: logging.LogRecord) -> str:
+def _culprit(record: logging.LogRecord, *, words: bool) -> str:
     if not record.exc_info or record.exc_info[1] is None:
         return ""
     error = record.exc_info[1]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].name}:{frames[-1].lineno}" if frames else ""
-    return f" [{type(error).__name__}: {error}{place}]"
+    said = f": {error}" if words else ""
+    return f" [{type(error).__name__}{said}{place}]"
 
 
 def _plain(value: object) -> str:

@@ -128,7 +128,7 @@ def _shelf(registry: Registry, first: Profile, settings: Settings, events: Event
 
 def serve(settings: Settings) -> int:
     """Serve until a signal comes; the exit code."""
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, prompts=settings.log_prompts)
     sys.setswitchinterval(SWITCH_SECONDS)
     with (
         listening(settings.host, settings.port) as listener,

@@ -55,6 +55,7 @@ class Supervisor:
         self._owner: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._deaths_at: list[float] = []
+        self._began = time.monotonic()
 
     @property
     def state(self) -> EngineState:
@@ -86,7 +87,10 @@ class Supervisor:
         self._changed.set()
         self._changed = asyncio.Event()
         if isinstance(state, Ready) and not isinstance(before, Ready):
-            self._events.record("engine_ready", f"the {self._name} is ready on {state.device}")
+            took_s = round(time.monotonic() - self._began, 1)
+            self._events.record(
+                "engine_ready", f"the {self._name} is ready on {state.device}", seconds=took_s
+            )
         elif isinstance(state, Failed) and not isinstance(before, Failed):
             self._events.record("engine_failed", state.reason)
 
@@ -117,6 +121,7 @@ class Supervisor:
     async def _life(self) -> Death:
         """One life. What nobody foresaw ends it as a crash does: it may go better the next time."""
         self._events.record("engine_start", f"the {self._name} is started")
+        self._began = time.monotonic()
         try:
             return await self._live()
         except Exception as error:

@@ -26,6 +26,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.generation import Capacity, Price
+from sidecar.traces import places
 from sidecar.worker import process
 from sidecar.worker.failures import Failure, failure
 from sidecar.worker.messages import (
@@ -125,7 +126,7 @@ class Texts:
 def _unprepared(id: str, error: Exception) -> SidecarError:
     if failure(error) is Failure.MEMORY:
         return OutOfMemory("Memory ran out while the prompt was prepared. Shorten it, or its schema.")
-    log.error("the prompt of %s could not be prepared", id, exc_info=error)
+    log.error("the prompt of %s could not be prepared\n%s", id, places(error))
     return EngineFault("The prompt could not be prepared; the details are in the log.")
 
 

@@ -27,6 +27,7 @@ import torch
 
 from sidecar.errors import EngineFault, OutOfMemory, SidecarError
 from sidecar.generation import EngineStats, Usage
+from sidecar.traces import places
 from sidecar.worker import messages
 from sidecar.worker.blocks import Blocks, PoolExhausted
 from sidecar.worker.choice import Choice, Job
@@ -176,12 +177,11 @@ class Loop:
 
     def _positions(self) -> list[Position]:
         """All that can go on. Choices after the first wait for its prompt, which they then share."""
-        ready = []
-        for key, choice in list(self._running.items()):
-            if choice.table is None and not self._open_table(choice):
-                continue
-            ready.append(Position(key, choice.computed, len(choice.ids)))
-        return ready
+        return [
+            Position(key, choice.computed, len(choice.ids))
+            for key, choice in list(self._running.items())
+            if choice.table is not None or self._open_table(choice)
+        ]
 
     def _open_table(self, choice: Choice) -> bool:
         job = self._jobs.get(choice.request_id)
@@ -296,5 +296,5 @@ class Loop:
 def _textless(id: str, error: Exception) -> SidecarError:
     if failure(error) is Failure.MEMORY:
         return OutOfMemory("Memory ran out while the answer's text was made; the same may work again.")
-    log.error("the text of %s could not be made", id, exc_info=error)
+    log.error("the text of %s could not be made\n%s", id, places(error))
     return EngineFault("The answer's text could not be made; see the log.")

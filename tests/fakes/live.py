@@ -90,6 +90,7 @@ def live_server(
     budgets: Budgets | None = None,
     providers: Sequence[Provider] = (),
     per_hour: int = 100,
+    log_prompts: bool = False,
     **access: Any,
 ) -> Iterator[Live]:
     """Serve the first model until the block ends. `access` goes to `create_app`.
@@ -109,6 +110,7 @@ def live_server(
         drain_s=drain_s,
         budgets=budgets,
         hosted=hosted if providers else None,
+        log_prompts=log_prompts,
     )
     app = create_app(service, metrics, **access)
     server = _Server(http_config(app, clocks, close_s=1))

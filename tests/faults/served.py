@@ -78,7 +78,7 @@ def parts(settings: Settings) -> Parts:
 
 def main() -> int:
     settings = load(sys.argv[1:], os.environ)
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, prompts=settings.log_prompts)
     with (
         listening(settings.host, settings.port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
