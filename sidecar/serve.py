@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from sidecar import control, descriptors, logs
 from sidecar.announce import announce, loaded, warn_if_open, warn_if_prompts_leave
@@ -27,12 +27,12 @@ from sidecar.api import create_app
 from sidecar.api.connection import http_config
 from sidecar.control import Control
 from sidecar.engine import Engine, Failed, ServiceState
-from sidecar.errors import PortInUse
 from sidecar.events import Events
 from sidecar.gate import Gate
 from sidecar.hosted import open_hosted
 from sidecar.listening import listening
 from sidecar.metrics import Metrics
+from sidecar.metrics_port import metrics_port
 from sidecar.pressure import Budgets
 from sidecar.profiles import Profile
 from sidecar.progress import Show
@@ -188,7 +188,7 @@ async def run(settings: Settings, parts: Parts, listener: socket.socket) -> int:
     descriptors.allow_many()
     warn_if_open(settings)
     warn_if_prompts_leave(settings)
-    with stop.on_signals(), _metrics_port(settings, parts.metrics):
+    with stop.on_signals(), metrics_port(settings.host, settings.metrics_port, parts.metrics):
         async with control.listening(parts.service, settings.control_socket) as watchdog:
             parts.service.events.begin()
             await parts.service.start()
@@ -251,22 +251,3 @@ async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             log.error("a task beside the server failed", exc_info=result)
-
-
-@contextlib.contextmanager
-def _metrics_port(settings: Settings, metrics: Metrics) -> Iterator[None]:
-    if settings.metrics_port is None:
-        yield
-        return
-    try:
-        server, thread = start_http_server(settings.metrics_port, settings.host, registry=metrics.registry)
-    except OSError:
-        raise PortInUse(
-            f"METRICS_PORT={settings.metrics_port}: somebody else listens there; choose another"
-        ) from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

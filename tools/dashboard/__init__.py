@@ -1,0 +1,1 @@
+"""The dashboard of docker/grafana, made from a table of panels."""
