@@ -5,15 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
-from sidecar.api import create_app
-from sidecar.gate import Gate
-from sidecar.metrics import Metrics
-from sidecar.service import Service
 from sidecar.settings_table import TABLE
-from sidecar.shelf import ServedModel, only
-from tests.fakes.engine import ScriptedEngine
+from tests.deploy.named import make_targets, routes
 from tools.env_template import README, TEMPLATE, template, with_tables
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +28,7 @@ def test_the_template_names_all_that_compose_reads() -> None:
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", README.read_text())) <= targets | {"and"}
+    assert set(re.findall(r"make ([a-z-]+)", README.read_text())) <= make_targets() | {"and"}
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
@@ -45,10 +37,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 
 
 def test_every_endpoint_of_the_readme_is_served() -> None:
-    metrics, model = Metrics(CollectorRegistry()), ServedModel("m")
-    service = Service(only(model, ScriptedEngine()), model, Gate(), metrics)
-    paths = create_app(service, metrics).openapi()["paths"]
-    served = {path.replace("{name}", "{id}") for path in paths} | {"/docs"}
+    served = {path.replace("{name}", "{id}") for _, path in routes()}
     section = README.read_text().partition("\n## Endpoints")[2].partition("\n## ")[0]
     named = re.findall(r"`(?:GET|POST)? ?(/[a-z0-9/{}]+)", section)
     assert len(named) > 8
