@@ -68,7 +68,7 @@ def test_every_value_says_what_set_it() -> None:
     said = origins(found)
     assert said["llamacpp.ctx_size"] == ("2048", "command line --context_size")
     assert said["llamacpp.n_gpu_layers"] == ("33", "environment N_GPU_LAYERS")
-    assert said["gpu.max_batch_tokens"] == ("512", "profile")
+    assert said["gpu.max_batch_tokens"] == ("256", "profile")
     assert said["llamacpp.default_max_tokens"] == ("1024", "default")
     assert said["HOST"] == ("::1", "environment HOST")
     assert said["PORT"] == ("8000", "default")
