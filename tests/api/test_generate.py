@@ -44,6 +44,21 @@ def test_greedy_unless_asked_otherwise(http: httpx.Client, live: Live) -> None:
     assert live.engine.requests[-1].sampling.temperature == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"prompt": "hi"}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+    ],
+)
+def test_a_minute_unless_asked_otherwise(
+    http: httpx.Client, live: Live, path: str, body: dict[str, object]
+) -> None:
+    assert http.post(path, json=body).status_code == 200
+    assert live.engine.requests[-1].deadline_s == 60
+
+
 def test_an_unknown_field_is_named(http: httpx.Client) -> None:
     answer = http.post("/generate", json={"prompt": "hi", "max_lenght": 4})
     error = answer.json()["error"]

@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_nothing_is_all_defaults() -> None:
-    assert load([], {}) == Settings()
+    found = load([], {})
+    assert found == Settings()
+    assert (found.host, found.port, found.metrics_port) == ("127.0.0.1", 8000, None)
+    assert (found.model_path, found.n_gpu_layers, found.vram_budget_mib) == (None, None, 10752)
 
 
 def test_every_field_has_one_row() -> None:

@@ -14,7 +14,9 @@ from watchdog.state import Limits
 
 
 def test_nothing_is_all_defaults() -> None:
-    assert load({}, {}) == Config()
+    found = load({}, {})
+    assert found == Config()
+    assert (found.interval_s, found.strikes, found.limit_mib) == (60, 3, 10752)
     assert Config().limits() == Limits()
 
 
