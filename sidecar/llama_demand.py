@@ -21,10 +21,10 @@ CACHE_BYTES = {
 # llama-server's own sizes where a profile says none: tokens of one physical batch, and the step in
 # which contexts are rounded up (ggml-org/llama.cpp, llama-context.cpp).
 UBATCH_TOKENS, CONTEXT_STEP = 512, 256
-# Resident beside the model: the program with its libraries, and its vocabulary (measured, 0.7.0: 25 to
-# 30 MiB; half of one for each of 16 slots at work; 180 bytes for a token and 100 for a merge, of which there
+# Resident beside the model: the program with its libraries, and its vocabulary (measured, 0.7.0: 25 MiB,
+# and 10 more when 16 slots are at work; 180 bytes for a token and 100 for a merge, of which there
 # are about two for each token).
-PROCESS_MIB, SLOT_MIB, TOKEN_BYTES = 30.0, 0.5, 400
+PROCESS_MIB, SLOT_MIB, TOKEN_BYTES = 26.0, 0.6, 400
 
 
 def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
@@ -40,7 +40,7 @@ def llama_demand(profile: Profile, model: Model, *, on_gpu: bool) -> Demand:
         weights_mib=_llama_weights_mib(model, block, on_card, on_gpu=on_gpu) + model.mmproj_mib,
         workspace_mib=_compute_mib(model.shape, block, batch, rounded, on_gpu=on_gpu),
         context_mib=CUDA_CONTEXT_MIB * max(profile.gpu.cards, 1) if on_gpu else 0.0,
-        page_mib=cache_mib if on_gpu else cache_mib + _checkpoints_mib(model.shape, block),
+        page_mib=cache_mib if on_gpu else cache_mib + checkpoints_mib(model.shape, block),
         page_tokens=profile.context,
         context=profile.context,
         needed_pages=profile.slots,
@@ -85,7 +85,7 @@ def _cache_mib(shape: ModelShape, block: LlamaCpp, context: int, batch: int) -> 
     return (keys * key_bytes + values * CACHE_BYTES[block.cache_type_v or "f16"]) / MIB
 
 
-def _checkpoints_mib(shape: ModelShape, block: LlamaCpp) -> float:
+def checkpoints_mib(shape: ModelShape, block: LlamaCpp) -> float:
     """What one slot may keep aside, in main memory, to go back to: its windows as they were."""
     windows = replace(shape, kv=tuple(group for group in shape.kv if group.window is not None))
     longest = max((group.window or 0 for group in windows.kv), default=0)

@@ -75,7 +75,6 @@ def test_a_load_that_can_not_succeed_ends_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.llama
-@pytest.mark.usefixtures("llama_server_path")
 def test_what_does_not_fit_is_refused_with_the_arithmetic(tmp_path: Path) -> None:
     small = {**serving("embedded-gguf"), "MEMORY_BUDGET": "32MiB", "PORT": str(free_port())}
     code, out, err = finished(**small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 
@@ -22,10 +23,12 @@ REPO, NAME = "owner/model-GGUF", "model.gguf"
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process().children(recursive=True)
-        if child.is_running() and "sidecar.fetch" in " ".join(child.cmdline())
-    ]  # fmt: skip
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            if "sidecar.fetch" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def run(job: Job, heard: list[tuple[float, str]] | None = None) -> LlamaFiles:

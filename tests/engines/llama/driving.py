@@ -128,6 +128,9 @@ def alive(pid: int) -> bool:
 
 
 def children() -> list[str]:
-    """The command lines of our own children, the dead ones left out."""
-    found = [c for c in psutil.Process(os.getpid()).children() if alive(c.pid)]
-    return [" ".join(c.cmdline()) for c in found]
+    """The command lines of our own children; the dead are left out, and the servers of the whole session."""
+    found = []
+    for child in psutil.Process(os.getpid()).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            found.append(" ".join(child.cmdline()))
+    return [line for line in found if line and "server.py" not in line]

@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.headers import of_files
 from sidecar.llama_args import LlamaFiles, llama_args
-from sidecar.llama_demand import llama_demand
+from sidecar.llama_demand import checkpoints_mib, llama_demand
 from sidecar.profiles import Profile
 from tests.e2e.program import free_port, program, serving, until
 from tests.engines.llama.small_gguf import KINDS, write
@@ -46,7 +46,9 @@ def test_weights_keys_and_buffers(file: Path, block: dict[str, Any], llama_serve
     taken = said(llama_server_path, *llama_args(profile, files, None, port=free_port(), on_gpu=False))
     # What llama-server counts as the model's buffer is rounded up per tensor.
     assert planned.weights_mib == pytest.approx(taken["model"], rel=0.03)
-    assert planned.needed_pages * planned.page_mib == pytest.approx(taken["KV"], rel=0.03)
+    # What it keeps aside of a window, later, is planned with a slot's cache and not printed.
+    kept_aside_mib = planned.needed_pages * checkpoints_mib(of_files(files).shape, profile.llamacpp)
+    assert planned.needed_pages * planned.page_mib - kept_aside_mib == pytest.approx(taken["KV"], rel=0.03)
     assert taken["compute"] * 0.97 <= planned.workspace_mib <= taken["compute"] * 1.4 + 2
 
 
@@ -70,7 +72,7 @@ profiles:
         assert [one.result()[0] for one in asked] == [200] * len(asked)
         plan = served.get("/health")[1]["plan"]
         resident_mib = served.child().memory_info().rss / 2**20
-    assert resident_mib == pytest.approx(plan["total_mib"], rel=0.08)
+    assert plan["total_mib"] * 0.87 <= resident_mib <= plan["total_mib"] * 1.04
 
 
 def long(at: int) -> dict[str, Any]:
