@@ -22,6 +22,7 @@ from tools.bench import (
     sampler,
     soak,
     speed,
+    stack,
     start,
 )
 from tools.bench.figures import Point, rounded
@@ -43,9 +44,10 @@ def main() -> int:
     parser.add_argument("--forms", action="store_true", help="only the answers that must be JSON")
     parser.add_argument("--soak", action="store_true", help="only the memory under the worst load")
     parser.add_argument("--client", action="store_true", help="only the client of `llm-sidecar bench`")
+    parser.add_argument("--stack", action="store_true", help="only two sidecars behind LiteLLM")
     options = parser.parse_args()
     engines = options.llama or options.faults or options.forms or options.soak
-    everything = not (engines or options.client)
+    everything = not (engines or options.client or options.stack)
     try:
         # The client alone is measured against a server that has no engine.
         path = os.environ.get("LLAMA_SERVER_PATH")
@@ -66,6 +68,8 @@ def main() -> int:
         results["soak"] = soak.measure(binary, options.quick)
     if everything or options.client:
         results["client"] = client.measure(WORK, options.quick)
+    if everything or options.stack:
+        results["stack"] = stack.measure(options.quick)
     if not options.quick:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))

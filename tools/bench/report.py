@@ -9,6 +9,7 @@ from typing import Any
 from tools.bench import client, soak_report
 from tools.bench.card_report import card_part
 from tools.bench.figures import number
+from tools.bench.stack_report import stack_part
 
 BEGIN = "<!-- tables: made from benchmarks.json by `make bench` -->"
 END = "<!-- end of tables -->"
@@ -35,6 +36,7 @@ def render(results: dict[str, Any]) -> str:
     parts.append(_faults(results.get("faults")))
     parts.append(soak_report.render(results.get("soak")))
     parts.append(client.render(results.get("client")))
+    parts.append(stack_part(results.get("stack")))
     parts.append(card_part(results.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
