@@ -255,8 +255,7 @@ class Service:
                 engine.forget(request)
 
     async def _forward(self, engine: Engine, request: GenerationRequest, run: Run, hold: Hold) -> None:
-        order, share = EventOrder(request.n), 1 / request.n
-        heard, clock = run.phases.heard, time.monotonic
+        order, share, heard = EventOrder(request.n), 1 / request.n, run.phases.heard
         # Engines write `stream` as an async generator; the protocol's type can not say so.
         events = cast(AsyncGenerator[Event, None], engine.stream(request))
         async with contextlib.aclosing(events):
@@ -264,7 +263,7 @@ class Service:
                 order.accept(event)
                 hold.tokens += share
                 if isinstance(event, Delta):
-                    heard(event.choice, clock())
+                    heard(event.choice, time.monotonic())
                 else:
                     run.note(event)
                 if isinstance(event, Done):
@@ -276,11 +275,10 @@ class Service:
         return self.metrics.arrived(self.model.id, time.monotonic())
 
     def _record(self, request: GenerationRequest, run: Run, outcome: str) -> None:
-        now = time.monotonic()
-        self.metrics.ended(run.phases, outcome, now, run.usage, request.n)
+        self.metrics.ended(run.phases, outcome, now := time.monotonic(), run.usage, request.n)
         details = {"generation": request.id, "outcome": outcome, **run.figures(now)}
-        details |= {"own_mib": self.events.reading().get("own_mib")}
-        details |= {"prompt": request.prompt if self._log_prompts else None}
+        shown = request.prompt if self._log_prompts else None
+        details |= {"own_mib": self.events.reading().get("own_mib"), "prompt": shown}
         log.info("generation", extra={k: v for k, v in details.items() if v is not None})
 
     async def _emptied(self) -> None:

@@ -49,6 +49,7 @@ def everything() -> Told:
         phases.heard(0, at)
     metrics.ended(phases, "success", 2.0, Usage(1, 2, 0))
     metrics.ended(metrics.arrived("m", 0.0), "queue_full", 1.0)
+    metrics.fell_back("together", "success")
     return told(metrics.registry.collect())
 
 
