@@ -20,6 +20,7 @@ from tools.bench import (
     overhead,
     report,
     sampler,
+    scrape,
     soak,
     speed,
     stack,
@@ -45,9 +46,10 @@ def main() -> int:
     parser.add_argument("--soak", action="store_true", help="only the memory under the worst load")
     parser.add_argument("--client", action="store_true", help="only the client of `llm-sidecar bench`")
     parser.add_argument("--stack", action="store_true", help="only two sidecars behind LiteLLM")
+    parser.add_argument("--scrape", action="store_true", help="only what a scrape costs")
     options = parser.parse_args()
     engines = options.llama or options.faults or options.forms or options.soak
-    everything = not (engines or options.client or options.stack)
+    everything = not (engines or options.client or options.stack or options.scrape)
     try:
         # The client alone is measured against a server that has no engine.
         path = os.environ.get("LLAMA_SERVER_PATH")
@@ -70,6 +72,8 @@ def main() -> int:
         results["client"] = client.measure(WORK, options.quick)
     if everything or options.stack:
         results["stack"] = stack.measure(options.quick)
+    if everything or options.scrape:
+        results["scrape"] = measure_scrape(options.quick)
     if not options.quick:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         report.write(DOCUMENT, json.loads(RESULTS.read_text("utf-8")))
@@ -90,6 +94,16 @@ def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
         "build": overhead.version(binary),
         "points": [point.as_json() for point in points],
     }
+
+
+def measure_scrape(quick: bool) -> dict[str, Any]:
+    """What Prometheus costs."""
+    pairs, others = 1 if quick else PAIRS, machine.Others()
+    folder = WORK / "scrape"
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress(pairs) as show:
+        found = scrape.measure(folder, pairs, show)
+    return {"machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())}, **found}
 
 
 def measure_forms(quick: bool) -> dict[str, Any]:

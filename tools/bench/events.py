@@ -24,7 +24,7 @@ WHAT = f"one event, {STREAMS} streams of one event a millisecond"
 def measure(model: Path, pairs: int, show: Show) -> list[Point]:
     """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
     found: tuple[list[float], list[float]] = ([], [])
-    with _sidecar(model) as ours, _relay(model.parent) as theirs:
+    with sidecar(model) as ours, _relay(model.parent) as theirs:
         for server in (ours, theirs):
             asyncio.run(ready(server))
             asyncio.run(streamed(server, PROMPT, STREAMS, WARM_UP_EVENTS))
@@ -43,14 +43,15 @@ def _event_us(server: Server) -> float:
 
 
 @contextlib.contextmanager
-def _sidecar(model: Path) -> Iterator[Server]:
+def sidecar(model: Path, *flags: str) -> Iterator[Server]:
+    """Ours, over the stand-in; what it needs is written beside the model, whose header is read."""
     program = model.parent / "llama-server"
     program.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m tools.bench.upstream "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     port, profiles = free_port(), registry(model, "events", context=4096, slots=STREAMS)
     command = [
         sys.executable, "server.py", "--profile", "bench", "--port", str(port),
-        "--profiles_config", str(profiles), "--llama_server", str(program),
+        "--profiles_config", str(profiles), "--llama_server", str(program), *flags,
     ]  # fmt: skip
     with started(command, profiles) as (process, began):
         yield Server("ours", "ours", f"http://127.0.0.1:{port}", process, began)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.bench import client, soak_report
+from tools.bench import client, scrape, soak_report
 from tools.bench.card_report import card_part
 from tools.bench.figures import number
 from tools.bench.stack_report import stack_part
@@ -32,6 +32,7 @@ def render(results: dict[str, Any]) -> str:
         if points := [p for p in results["points"] if p["table"] == key]:
             parts.append(f"### {title}\n\n{_table(points)}")
     parts.append(_llama(results.get("llama")))
+    parts.append(scrape.render(results.get("scrape")))
     parts.append(_forms(results.get("forms")))
     parts.append(_faults(results.get("faults")))
     parts.append(soak_report.render(results.get("soak")))
