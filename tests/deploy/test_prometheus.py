@@ -83,7 +83,9 @@ def known_names() -> set[str]:
 def named(expr: str) -> set[str]:
     """The series that an expression asks for."""
     words = re.sub(r"\{[^}]*\}|\[[^\]]*\]|(by|on|without|ignoring) *\([^)]*\)", " ", expr)
-    return set(re.findall(r"\b(?:vllm:|llm_sidecar_|watchdog_|inference_|gpu_|active_|process_)\w+", words))
+    return set(
+        re.findall(r"\b(?:vllm:|llm_sidecar_|watchdog_|inference_|gpu_|active_|process_|fallback_)\w+", words)
+    )
 
 
 def alerts() -> list[dict[str, Any]]:

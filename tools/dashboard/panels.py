@@ -81,7 +81,6 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Share of the KV memory that requests hold.",
             "percentunit",
             ((f"vllm:kv_cache_usage_perc{{{HERE}}}", "{{instance}}"),),
-            width=8,
         ),
         Panel(
             "Memory",
@@ -145,6 +144,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 ),
             ),
             stacked=True,
+            width=6,
         ),
         Panel(
             "Prompts that were known",
@@ -157,6 +157,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "hits",
                 ),
             ),
+            width=6,
         ),
         Panel(
             "Length of a request",
@@ -166,6 +167,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (quantiles("vllm:request_prompt_tokens")[1][0], "prompt"),
                 (quantiles("vllm:request_generation_tokens")[1][0], "answer"),
             ),
+            width=6,
+        ),
+        Panel(
+            "Answered elsewhere a second",
+            "Attempts to have a hosted provider answer (FALLBACK).",
+            "reqps",
+            ((f"sum(rate(fallback_requests_total{{{HERE}}}[$__rate_interval])) or vector(0)", "attempts"),),
+            width=6,
         ),
     ),
     "Latency": (
@@ -254,7 +263,6 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "none",
             (("sum by (reason) (increase(watchdog_restarts_total[24h]))", "{{reason}}"),),
             kind="stat",
-            width=8,
         ),
         Panel(
             "Alerts that stand",
