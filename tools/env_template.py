@@ -33,14 +33,6 @@ COMPOSE = (
     ("LITELLM_PORT", "4000", "Where the stack's door to both servers is published."),
     ("LITELLM_MASTER_KEY", "", "The door's key, sk-...; without one it is published to this machine alone."),
     ("GPU_SERVER_FALLBACK", "", "FALLBACK of the GPU servers themselves; in the stack it is the door's."),
-    ("FALLBACK", "", "1: what no server of the stack can answer goes to Together AI, then OpenAI."),
-    ("FALLBACK_PER_HOUR", "20", "How many requests may be sent to hosted providers in any hour."),
-    ("TOGETHER_API_KEY", "", "The key of Together AI, for FALLBACK."),
-    ("TOGETHER_MODEL", "", "Which model of Together AI answers in our place."),
-    ("TOGETHER_BASE_URL", "", "Where Together AI is asked."),
-    ("OPENAI_API_KEY", "", "The key of OpenAI, for FALLBACK."),
-    ("OPENAI_MODEL", "", "Which model of OpenAI answers in our place."),
-    ("OPENAI_BASE_URL", "", "Where OpenAI is asked."),
     ("PROMETHEUS_PORT", "9090", "Where the stack's Prometheus is published."),
     ("GRAFANA_PORT", "3000", "Where the stack's Grafana is published."),
     ("GRAFANA_PASSWORD", "admin", "The password of Grafana's user admin."),
@@ -55,6 +47,13 @@ COMPOSE = (
     ("APP_NET_EXTERNAL", "false", "compose.orion.yaml: true when the network app-net is there already."),
 )
 
+# The one line that is set: every service has a profile and comes up by its name, so that the stack is the
+# stack alone; without a profile `down` and `logs` would mean nobody.
+SIDECAR = """\
+# Whom plain `docker compose up`, `down`, `ps` and `logs` mean: the sidecar and its watchdog.
+COMPOSE_PROFILES=sidecar
+"""
+
 
 def template() -> str:
     """The whole file."""
@@ -63,7 +62,7 @@ def template() -> str:
         f"{settings.env_template()}\n"
         "# ---- The watchdog; it reads VRAM_BUDGET and DRAIN_SECONDS above, too.\n\n"
         f"{config.env_rows().rstrip()}\n\n"
-        f"# ---- Read by the compose files alone.\n\n{compose}"
+        f"# ---- Read by the compose files alone.\n\n{SIDECAR}\n{compose}"
     )
 
 
