@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from litellm.exceptions import BadRequestError
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy import proxy_server
 from rules import HOSTED, HOUR_S, Deployment, at_fault, in_turn, may_leave, ready_first
 
 LOOK_EVERY_S = 0.5
@@ -51,7 +52,7 @@ class Rules(CustomLogger):
             self._leave(model, failures)
             return list(healthy_deployments)
         for deployment in healthy_deployments:
-            self._look_at(deployment["model_info"])
+            self._look_at(deployment)
         self._turn += 1
         return in_turn(ready_first(healthy_deployments, self._unready), self._turn)
 
@@ -63,27 +64,43 @@ class Rules(CustomLogger):
         self._left_at.append(now)
         _log.warning("no server of ours could answer: %s is asked (%d this hour)", model, len(self._left_at))
 
-    def _look_at(self, server: dict[str, Any]) -> None:
+    def _look_at(self, deployment: Deployment) -> None:
+        server = deployment["model_info"]
         if server["id"] not in self._looking:
-            self._looking[server["id"]] = asyncio.create_task(self._look(server["id"], server["readyz"]))
+            look = self._look(deployment["model_name"], server["id"], server["readyz"])
+            self._looking[server["id"]] = asyncio.create_task(look)
 
-    async def _look(self, name: str, url: str) -> None:
+    async def _look(self, group: str, name: str, url: str) -> None:
         timeout = aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
-                ready = await _is_ready(session, url)
+                running = await _running(session, url)
+                if not running:
+                    await _counts_nothing(group, name)
+                ready = running is not None
                 if ready == (name in self._unready):
                     _log.warning("%s is %s", name, "ready" if ready else "not ready")
                 (self._unready.discard if ready else self._unready.add)(name)
                 await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+async def _running(session: aiohttp.ClientSession, url: str) -> int | None:
+    """How many requests are at work there; None where it is not ready."""
     try:
         async with session.get(url) as answer:
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False
+            return int((await answer.json())["running"]) if answer.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+async def _counts_nothing(group: str, name: str) -> None:
+    """Nothing is at work there, so LiteLLM's count of that is 0.
+
+    It is lowered when an answer ends, but not when a stream breaks: who was killed would look busy for an
+    hour (LiteLLM 1.106, router_strategy/least_busy.py).
+    """
+    if (router := proxy_server.llm_router) is not None:
+        await router.cache.async_set_cache(f"{group}_request_count:{name}", 0, local_only=True, ttl=HOUR_S)
 
 
 rules = Rules()

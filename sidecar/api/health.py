@@ -147,7 +147,12 @@ def _short(service: Service) -> dict[str, Any]:
         status = "not admitting"
     elif phase in ("failed", "unloading", "unloaded"):
         status = phase
-    return {"status": status, "phase": phase, "progress": _progress(service)}
+    return {
+        "status": status,
+        "phase": phase,
+        "progress": _progress(service),
+        "running": service.gate.running,
+    }
 
 
 def _progress(service: Service) -> float | None:

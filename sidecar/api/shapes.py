@@ -81,7 +81,7 @@ _HEALTH = record(
     ),
 )
 _EVENT = record(id=COUNT, time=TEXT, boot_id=TEXT, kind=TEXT, by=TEXT, text=TEXT)
-_PROBE = record(status=TEXT, phase=TEXT, progress=SHARE_OR_NULL)
+_PROBE = record(status=TEXT, phase=TEXT, progress=SHARE_OR_NULL, running=COUNT)
 _FIGURES = record(service=TEXT, model_loaded=FLAG, requests_running=COUNT, requests_waiting=COUNT)
 
 JSON = "application/json"

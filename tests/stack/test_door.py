@@ -125,7 +125,7 @@ def test_where_none_of_ours_can_answer_the_hosted_one_does_as_often_as_it_may(st
         assert [(o.kind, o.texts) for o in found] == [("complete", ("from afar",))] * 2 + [("error", ())]
         assert [_by(o) for o in found[:2]] == [HOSTED] * 2
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in stack.servers))
-        async with stack.load(CLIENTS) as outcomes:
+        async with stack.load(2) as outcomes:
             await answered(outcomes, 2, "gpu-server-1")
 
     asyncio.run(ask())
