@@ -108,6 +108,15 @@ def test_the_watchdog_knows_the_drain() -> None:
     assert filled(PLAIN["vram-watchdog"], DRAIN_SECONDS="600")["environment"]["DRAIN_SECONDS"] == "600"
 
 
+def test_the_watchdog_gets_no_secret_of_the_env_file() -> None:
+    """It holds the Docker socket, and has no use for any of them."""
+    template = (ROOT / ".env.template").read_text()
+    secret = set(re.findall(r"^# (\w*(?:KEY|TOKEN|PASSWORD))=", template, re.MULTILINE))
+    assert {"API_KEY", "HF_TOKEN", "OPENAI_API_KEY"} <= secret
+    environment = PLAIN["vram-watchdog"]["environment"]
+    assert {name for name in secret if environment.get(name) != ""} == set()
+
+
 def test_the_proxy_waits_for_the_longest_drain() -> None:
     text = (ROOT / "docker" / "haproxy.cfg").read_text()
     assert "use_backend restarts if writes restart" in text
