@@ -11,20 +11,15 @@ from rich.text import Text
 
 from sidecar.bench.figures import SHARES, TIMES, compare, differences
 from sidecar.budget import MIB
+from sidecar.named_rows import DIM, named_rows
 
-DIM = "dim"
 # Above this the client may be what limits: its events wait for it.
 BUSY = 0.7
 
 
 def show(console: Console, report: Mapping[str, Any]) -> None:
     """The figures, the percentiles, and what went wrong."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM, no_wrap=True)
-    table.add_column()
-    for name, value in _rows(report):
-        table.add_row(name, value)
-    console.print(table)
+    console.print(named_rows(_rows(report)))
     if report["succeeded"]:
         console.print(_times(report))
     for kind, found in report["errors"].items():

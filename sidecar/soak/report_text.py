@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from sidecar.named_rows import DIM, named_rows
 from sidecar.soak.report import Report, as_json, health
 from sidecar.soak.slope import Slope
 
-DIM = "dim"
 YES = {True: ("yes", "green"), False: ("no", "bold red"), None: ("not known", DIM)}
 VERDICTS = {"NO LEAK": "green", "LEAK": "bold red", "TOO SHORT TO SAY": "yellow"}
 
 
 def show(console: Console, report: Report) -> None:
     """A table, then what is not well."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM, no_wrap=True)
-    table.add_column()
-    for name, value in _rows(report):
-        table.add_row(name, value)
-    console.print(table)
+    console.print(named_rows(_rows(report)))
     for failure in report.failures:
         console.print(Text(f"not well: {failure}", "bold red"))
 
