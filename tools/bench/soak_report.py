@@ -64,7 +64,9 @@ def _lines() -> list[tuple[str, Any, str]]:
     ]
 
 
-def _speeds(speed: dict[str, Any]) -> str:
+def _speeds(speed: dict[str, Any] | None) -> str:
+    if speed is None:
+        return "What reserving memory costs of the speed was not measured in this run."
     head = (
         "Tokens a second of the worker with memory as planned (`held`), and with so much that nobody who "
         "finds a slot waits for memory (`free`):"
