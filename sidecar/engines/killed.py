@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 _ABORTED = re.compile(r"std::bad_alloc|memory allocation of \d+ bytes failed|^MemoryError", re.MULTILINE)
-_TODO = "take a smaller model or a shorter context, or give it more memory"
+_ADVICE = "take a smaller model or a shorter context, or give it more memory"
 
 
 def oom_kills(root: Path = ROOT) -> int:
@@ -26,9 +26,9 @@ def oom_kills(root: Path = ROOT) -> int:
 def memory_words(exit_code: int, tail: str, kills: int) -> str:
     """Why it died, if memory was the reason; `kills` is how many the kernel killed in its time."""
     if exit_code == -signal.SIGKILL and kills > 0:
-        return f"the kernel killed it because memory ran out: {_TODO}"
+        return f"the kernel killed it because memory ran out: {_ADVICE}"
     if exit_code != 0 and (found := _ABORTED.search(tail)):
-        return f"it ended itself because memory ran out ({found[0]}): {_TODO}"
+        return f"it ended itself because memory ran out ({found[0]}): {_ADVICE}"
     return ""
 
 

@@ -131,8 +131,12 @@ def llama_without_cuda(_: Path) -> str:
 
 
 def queue_full(_: Path) -> str:
-    engine = ScriptedEngine()
-    with live_server(engine, Gate(max_queue=0)) as live, httpx.Client(timeout=30) as client:
+    return one_too_many(Gate(max_queue=0))
+
+
+def one_too_many(gate: Gate) -> str:
+    """What is said to who comes while every slot is held."""
+    with live_server(ScriptedEngine(), gate) as live, httpx.Client(timeout=30) as client:
         body = {"prompt": "[hold:1]", "stream": True}
         with contextlib.ExitStack() as held:
             for _ in range(4):
@@ -276,13 +280,7 @@ def too_slow(_: Path) -> str:
 
 
 def waited_too_long(_: Path) -> str:
-    engine = ScriptedEngine()
-    with live_server(engine, Gate(queue_timeout_s=0.2)) as live, httpx.Client(timeout=30) as client:
-        body = {"prompt": "[hold:1]", "stream": True}
-        with contextlib.ExitStack() as held:
-            for _ in range(4):
-                held.enter_context(client.stream("POST", f"{live.url}/v1/completions", json=body))
-            return refused(live, {"prompt": "one more"})
+    return one_too_many(Gate(queue_timeout_s=0.2))
 
 
 PRODUCERS: tuple[Callable[[Path], str], ...] = (
