@@ -25,11 +25,8 @@ def ready(sources: Sequence[str], wish: Wish, report: Report) -> Path:
 
     What was made before is taken without asking any network. Raises StartError.
     """
-    for source in sources:
-        if source == weights.EMBEDDED or Path(source).expanduser().is_dir():
-            break
-        if (kept := kept_folder(source, wish)).is_dir():
-            return kept.resolve()
+    if (kept := kept_here(sources, wish)) is not None:
+        return kept
     folder = weights.find(
         sources,
         lambda part, text: report("download", part, text),
@@ -39,6 +36,16 @@ def ready(sources: Sequence[str], wish: Wish, report: Report) -> Path:
     if config.get("quantization_config"):
         return folder
     return _made_once(folder, sources, wish, report)
+
+
+def kept_here(sources: Sequence[str], wish: Wish) -> Path | None:
+    """What was made before of the first source that is no folder itself; no network is asked."""
+    for source in sources:
+        if source == weights.EMBEDDED or Path(source).expanduser().is_dir():
+            return None
+        if (kept := kept_folder(source, wish)).is_dir():
+            return kept.resolve()
+    return None
 
 
 def kept_folder(source: str, wish: Wish) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def load(config: WorkerConfig, report: Report) -> Model:
         chosen = precision.chosen(_abilities(device), found.config, config.quantization)
         return chosen, worker_demand(found.model, _wanted(config, varlen), chosen, device.type, here_mib)
 
-    if limit_mib is not None and (there := _described_on_hub(config.sources, report)) is not None:
+    if limit_mib is not None and (there := _described_on_hub(config, device, report)) is not None:
         budget.plan(wanted(there)[1], limit_mib)
     folder = _folder(config, device, report)
     found = headers.of_folder(folder)
@@ -93,12 +92,14 @@ def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:
     )
 
 
-def _described_on_hub(sources: Sequence[str], report: Report) -> headers.Described | None:
+def _described_on_hub(config: WorkerConfig, device: torch.device, report: Report) -> headers.Described | None:
     """What is not here yet, before it is fetched; None where the fetch itself will say why it can not be."""
-    if weights.find_here(sources) is not None:
+    if weights.find_here(config.sources) is not None:
+        return None
+    if config.quantization == "gptq" and gptq.kept_here(config.sources, _wish(config, device)) is not None:
         return None
     try:
-        return headers.of_hub(sources, lambda text: report("download", 0.0, text))
+        return headers.of_hub(config.sources, lambda text: report("download", 0.0, text))
     except StartError:
         return None
 
@@ -106,13 +107,16 @@ def _described_on_hub(sources: Sequence[str], report: Report) -> headers.Describ
 def _folder(config: WorkerConfig, device: torch.device, report: Report) -> Path:
     if config.quantization != "gptq":
         return weights.find(config.sources, lambda part, text: report("download", part, text))
-    wish = Wish(
+    return gptq.ready(config.sources, _wish(config, device), report)
+
+
+def _wish(config: WorkerConfig, device: torch.device) -> Wish:
+    return Wish(
         device=str(device),
         threads=config.threads,
         vram_budget_mib=config.vram_budget_mib,
         allowed=config.auto_quantize,
     )
-    return gptq.ready(config.sources, wish, report)
 
 
 def _abilities(device: torch.device) -> precision.Device:
