@@ -96,7 +96,7 @@ def test_the_probes_tell_an_unloaded_model_from_one_that_starts(autoload: bool) 
     with live_server(models=MODELS, autoload=autoload) as live:
         assert httpx.get(f"{live.url}/startupz").json()["status"] == "ready"
         assert post(live, "/models/unload", model="a").status_code == 200
-        told = {"status": "unloaded", "phase": "unloaded", "progress": None}
+        told = {"status": "unloaded", "phase": "unloaded", "progress": None, "running": 0}
         for path, status in (("/readyz", 503), ("/startupz", 200)):
             found = httpx.get(f"{live.url}{path}")
             assert (found.status_code, found.json()) == (status, told)
