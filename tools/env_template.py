@@ -33,6 +33,7 @@ COMPOSE = (
     ("LITELLM_PORT", "4000", "Where the stack's door to both servers is published."),
     ("LITELLM_MASTER_KEY", "", "The door's key, sk-...; without one it is published to this machine alone."),
     ("GPU_SERVER_FALLBACK", "", "FALLBACK of the GPU servers themselves; in the stack it is the door's."),
+    ("FALLBACK_TIMEOUT", "60", "For how many seconds a hosted provider may be silent, at the stack's door."),
     ("PROMETHEUS_PORT", "9090", "Where the stack's Prometheus is published."),
     ("GRAFANA_PORT", "3000", "Where the stack's Grafana is published."),
     ("GRAFANA_PASSWORD", "admin", "The password of Grafana's user admin."),

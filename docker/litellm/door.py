@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 CONFIG_ERROR = 78
 # How often a request is repeated where a hosted provider may be asked, too.
 PATIENCE = 2
+# How long a hosted provider may be silent before the next one is asked, in seconds.
+BEGIN_S, LONGEST_S = 60, 400
 QUANTISATION = re.compile(r"-i?q\d\w*$")
 PROVIDERS = (
     ("together", "Together AI", "https://api.together.xyz/v1"),
@@ -51,14 +53,17 @@ def completed(base: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, 
     servers = list(_servers(environ))
     hosted = list(_hosted(environ))
     names = list(dict.fromkeys(server["model_name"] for server in servers))
-    behind = [provider["model_name"] for provider in hosted]
+    # Each is asked once: what it is like the second time is what the next one is there for.
+    behind = [{"model": provider["model_name"], "num_retries": 0} for provider in hosted]
     # A stream that broke before its first word is not repeated by LiteLLM, but it asks what stands here: the
     # same servers once more. A bare name would count as asked already.
     again = {"num_retries": base["router_settings"]["num_retries"]}
+    once_more = again
     if behind:
-        # Who has somebody else to ask does not wait long for a server to come back.
-        again["num_retries"] = min(PATIENCE, again["num_retries"])
-    fallbacks = [{name: [{"model": name, **again}, *behind]} for name in names]
+        # Who has somebody else to ask does not wait long for a server to come back, and not twice.
+        again = {"num_retries": min(PATIENCE, again["num_retries"])}
+        once_more = {"num_retries": 0}
+    fallbacks = [{name: [{"model": name, **once_more}, *behind]} for name in names]
     policy = {
         name: min(times, again["num_retries"])
         for name, times in base["router_settings"]["retry_policy"].items()
@@ -116,6 +121,7 @@ def _hosted(environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
             "FALLBACK=1 and neither TOGETHER_API_KEY nor OPENAI_API_KEY is set: there is nobody to fall back "
             "to; set one of them with its model, or FALLBACK=0"
         )
+    begin_s = _begin_s(environ)
     for name, title, url in with_key:
         upper = name.upper()
         model = environ.get(f"{upper}_MODEL")
@@ -128,8 +134,19 @@ def _hosted(environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
             "model": f"openai/{model}",
             "api_base": environ.get(f"{upper}_BASE_URL") or url,
             "api_key": f"os.environ/{upper}_API_KEY",
+            "timeout": begin_s,
+            "stream_timeout": begin_s,
         }
         yield {"model_name": HOSTED + name, "litellm_params": params, "model_info": {"id": HOSTED + name}}
+
+
+def _begin_s(environ: Mapping[str, str]) -> int:
+    told = environ.get("FALLBACK_TIMEOUT") or str(BEGIN_S)
+    if not (told.isascii() and told.isdigit() and 1 <= int(told[:9]) <= LONGEST_S):
+        raise DoorError(
+            f"FALLBACK_TIMEOUT={told[:80]!r} can not be used; accepted: whole seconds from 1 to {LONGEST_S}"
+        )
+    return int(told)
 
 
 def _is_loopback(address: str) -> bool:

@@ -42,9 +42,11 @@ def in_turn(deployments: Sequence[Deployment], turn: int) -> list[Deployment]:
 def at_fault(failures: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the request itself was what was wrong the last time: then nobody else is asked.
 
-    `failures` are LiteLLM's records of what failed before, the last one last.
+    `failures` are LiteLLM's records of what failed before, the last one last. A hosted provider that refuses
+    (our key there, its own limits) says nothing about the request: our servers had no quarrel with it.
     """
-    return bool(failures) and failures[-1]["exception_type"] in OF_THE_REQUEST
+    ours = [failure for failure in failures if not _is_hosted(failure)]
+    return bool(ours) and ours[-1]["exception_type"] in OF_THE_REQUEST
 
 
 def may_leave(
@@ -54,5 +56,9 @@ def may_leave(
 
     `left_at` is when others went there, in seconds of the same clock as `now`.
     """
-    ours = any(not str(failure.get("model_group")).startswith(HOSTED) for failure in failures)
+    ours = any(not _is_hosted(failure) for failure in failures)
     return ours and sum(now - at < HOUR_S for at in left_at) < per_hour
+
+
+def _is_hosted(failure: Mapping[str, Any]) -> bool:
+    return str(failure.get("model_group")).startswith(HOSTED)

@@ -106,7 +106,19 @@ class Routes(BaseHTTPRequestHandler):
             return self.raw(307, b"", "text/plain", location=elsewhere)
         if word("html") is not None:
             return self.raw(200, b"<html>All systems operational</html>", "text/html")
-        return self.stream()
+        return self.stream() if provider.asked[-1].body.get("stream") else self.whole()
+
+    def whole(self) -> None:
+        """A chat that is not streamed; what goes wrong between words has no place in it."""
+        message = {"role": "assistant", "content": "".join(self.provider.spoken())}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+        body = {"id": "theirs", "object": "chat.completion", "created": 1, "model": "theirs"}
+        self.raw(
+            200,
+            json.dumps(body | {"choices": [choice], "usage": usage}).encode(),
+            "application/json",
+        )
 
     def refuse(self, status: int) -> None:
         # Real ones repeat a part of the key; this one all of it, and the prompt.

@@ -119,12 +119,21 @@ async def answered(outcomes: list[Outcome], more: int, server: str | None = None
 
 @contextmanager
 def door(folder: Path, servers: Sequence[Server], **environ: str) -> Iterator[Door]:
-    """LiteLLM before these, ready; stopped at the end. AssertionError when it is not installed."""
+    """LiteLLM before these, all of them ready. AssertionError when it is not installed."""
+    with litellm(folder, [server.url for server in servers], **environ) as port:
+        for server in servers:
+            server.until_ready()
+        yield Door(port, servers)
+
+
+@contextmanager
+def litellm(folder: Path, urls: Sequence[str], **environ: str) -> Iterator[int]:
+    """LiteLLM before the servers at these, ready; yields its port. Stopped at the end."""
     assert PYTHON.exists(), "LiteLLM is not installed: make install-litellm"
     port = free_port()
     own = {"PORT": str(port), "DOOR_CONFIG": str(folder / "litellm.yaml"), **environ}
-    for number, server in enumerate(servers, 1):
-        own |= {f"GPU_SERVER_{number}_URL": server.url, f"GPU_SERVER_{number}_PROFILE": MODEL}
+    for number, url in enumerate(urls, 1):
+        own |= {f"GPU_SERVER_{number}_URL": url, f"GPU_SERVER_{number}_PROFILE": MODEL}
     command = [str(PYTHON), str(ROOT / "docker" / "litellm" / "door.py")]
     with (folder / "door.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env={**CLEAN, **own}, stdout=log, stderr=log)
@@ -132,9 +141,7 @@ def door(folder: Path, servers: Sequence[Server], **environ: str) -> Iterator[Do
         ready = f"http://127.0.0.1:{port}/health/readiness"
         until(lambda: process.poll() is not None or _answers(ready), "the door answers", START_S)
         assert process.poll() is None, (folder / "door.log").read_text()
-        for server in servers:
-            server.until_ready()
-        yield Door(port, servers)
+        yield port
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -87,7 +87,11 @@ def test_together_is_asked_before_openai_and_both_after_our_own() -> None:
     assert hosted(config) == ["fallback-together", "fallback-openai"]
     (way,) = config["router_settings"]["fallbacks"]
     own, *others = way["stheno"]
-    assert (own["model"], others) == ("stheno", ["fallback-together", "fallback-openai"])
+    assert (own["model"], [other["model"] for other in others]) == (
+        "stheno",
+        ["fallback-together", "fallback-openai"],
+    )
+    assert {other["num_retries"] for other in others} == {0}
     assert config["router_settings"]["num_retries"] < BASE["router_settings"]["num_retries"]
 
 
@@ -97,6 +101,8 @@ def test_together_is_asked_before_openai_and_both_after_our_own() -> None:
         ({"FALLBACK": "yes"}, "FALLBACK='yes'.*1 or 0"),
         ({"FALLBACK": "1"}, "neither TOGETHER_API_KEY nor OPENAI_API_KEY"),
         ({"FALLBACK": "1", "OPENAI_API_KEY": "o"}, "OPENAI_MODEL is not"),
+        (TOGETHER | {"FALLBACK_TIMEOUT": "1m"}, r"FALLBACK_TIMEOUT='1m'.*whole seconds from 1 to 400"),
+        (TOGETHER | {"FALLBACK_TIMEOUT": "0"}, "FALLBACK_TIMEOUT='0'"),
         ({"GPU_SERVER_1_URL": ""}, "no server behind this door"),
         ({"GPU_SERVER_2_PROFILE": ""}, "GPU_SERVER_2_PROFILE is not"),
     ],
@@ -140,6 +146,19 @@ def test_a_request_that_was_refused_is_asked_of_nobody_else() -> None:
     assert at_fault([failed("Timeout")])
     assert not at_fault([failed("RateLimitError")])
     assert not at_fault([])
+
+
+def test_what_a_hosted_provider_refuses_is_asked_of_the_next() -> None:
+    ours = failed("InternalServerError")
+    assert not at_fault([ours, failed("AuthenticationError", "fallback-together")])
+    assert at_fault([failed("BadRequestError"), failed("RateLimitError", "fallback-together")])
+
+
+def test_a_hosted_provider_that_is_silent_is_left_after_a_while() -> None:
+    for told, seconds in (("", 60), ("7", 7)):
+        config = made(**TOGETHER, FALLBACK_TIMEOUT=told)
+        (asked,) = [e["litellm_params"] for e in config["model_list"] if e["model_name"].startswith(HOSTED)]
+        assert (asked["timeout"], asked["stream_timeout"]) == (seconds, seconds)
 
 
 def test_a_hosted_provider_is_asked_after_ours_and_so_often_an_hour() -> None:
