@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -223,9 +223,11 @@ class ToolDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """New text of one choice, or a piece of a tool call."""
+class Delta(NamedTuple):
+    """New text of one choice, or a piece of a tool call.
+
+    There is one for every token, and a frozen dataclass takes twice as long to make.
+    """
 
     choice: int
     text: str

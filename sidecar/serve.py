@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -134,7 +135,18 @@ def serve(settings: Settings) -> int:
         listening(settings.host, settings.port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(run(settings, build(settings, Events(settings.events_path)), listener))
+        parts = build(settings, Events(settings.events_path))
+        _keep()
+        return runner.run(run(settings, parts, listener))
+
+
+def _keep() -> None:
+    """What is there before the first request stays: the collector of cycles need not look through it again.
+
+    Else each of its full rounds holds every stream up for as long as it takes to visit all modules.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def warm(settings: Settings, show: Show) -> ServiceState:

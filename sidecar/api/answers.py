@@ -137,7 +137,7 @@ class _Merged:
         if isinstance(event, Started):
             self._prompts.append(event.prompt_tokens)
         else:
-            self._held.append(replace(event, choice=event.choice + self._offsets[index]))
+            self._held.append(_numbered(event, event.choice + self._offsets[index]))
         return self._released(first=isinstance(event, Started))
 
     def _released(self, *, first: bool) -> list[Event]:
@@ -145,6 +145,10 @@ class _Merged:
             return []
         held, self._held = self._held, []
         return [Started(sum(self._prompts)), *held] if first else held
+
+
+def _numbered(event: Delta | Finished, choice: int) -> Delta | Finished:
+    return event._replace(choice=choice) if isinstance(event, Delta) else replace(event, choice=choice)
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:

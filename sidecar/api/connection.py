@@ -11,12 +11,14 @@ import json
 import logging
 import sys
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp, Scope
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from sidecar.api.body import BODY_SECONDS
 from sidecar.api.errors import Refusal, envelope
@@ -27,6 +29,12 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 CLOSE_SECONDS = 5
+
+# Among the extensions of an ASGI scope: writes one chunk, of at least one byte, of an answer that was begun
+# without a length. A chunk moves nothing in h11's state of the connection.
+CHUNKS = "sidecar.chunks"
+
+WriteChunk = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client is there; its head is waited for."""
         super().connection_made(transport)
+        self.app = self._serve
         self._refused = False
         self._awaited: object = None
         self._arrival: asyncio.TimerHandle | None = None
@@ -116,6 +125,18 @@ class Connection(H11Protocol):
         # Without the end of its first line, it is the address that is too long.
         status = 414 if status == 431 and b"\n" not in self.conn.trailing_data[0] else status
         self._refuse(status, *_REFUSALS.get(status, _REFUSALS[400]))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, and a way for its streams that passes neither routing nor h11."""
+        if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+            scope["extensions"] = {CHUNKS: partial(self._write_chunk, self.cycle)}
+        await self.config.loaded_app(scope, receive, send)
+
+    async def _write_chunk(self, cycle: RequestResponseCycle, body: bytes) -> None:
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if not cycle.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def _expect(self) -> None:
         state = None if self._refused else self.conn.their_state

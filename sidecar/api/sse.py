@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from functools import partial
 
 import anyio
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sidecar.api.connection import CHUNKS, WriteChunk
 from sidecar.api.disconnect import gone
 from sidecar.api.errors import envelope
 from sidecar.api.render import Render
@@ -92,32 +94,38 @@ class EventStream(Response):
         self.init_headers({**headers, **quiet})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything; returns when the last byte is handed over or the client has left."""
         async with contextlib.aclosing(self._batches):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
+            write: WriteChunk = scope.get("extensions", {}).get(CHUNKS) or partial(_send_body, send)
             async with anyio.create_task_group() as group:
-                group.start_soon(self._write, send, group.cancel_scope)
-                group.start_soon(self._ping, send)
+                group.start_soon(self._write, write, group.cancel_scope)
+                group.start_soon(self._ping, write)
                 group.start_soon(_leave, receive, group.cancel_scope)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, send: Send, scope: anyio.CancelScope) -> None:
+    async def _write(self, write: WriteChunk, scope: anyio.CancelScope) -> None:
         """In a task of its own: to wake this one, under two dozen layers of routing, would cost more."""
         async with contextlib.aclosing(self._frames) as bodies:
             async for body in bodies:
                 self._wrote = True
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await write(body)
         scope.cancel()
 
-    async def _ping(self, send: Send) -> None:
+    async def _ping(self, write: WriteChunk) -> None:
         """A comment when nothing was written since the last look; a clock for each write would cost more."""
         while True:
             self._wrote = False
             await anyio.sleep(self._ping_s)
             if not self._wrote:
-                await send({"type": "http.response.body", "body": PING, "more_body": True})
+                await write(PING)
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    """The way of every ASGI server."""
+    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:

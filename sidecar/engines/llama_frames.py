@@ -26,27 +26,29 @@ MAX_FRAME_BYTES = 1 << 20
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
+# What a frame holds has no way back to its holder, so the collector of cycles need not look at it.
 
-class _Probability(msgspec.Struct):
+
+class _Probability(msgspec.Struct, gc=False):
     token: str = ""
     bytes: list[_Byte] = []
     logprob: float = 0.0
     top_logprobs: list[_Probability] = []
 
 
-class _Timings(msgspec.Struct):
+class _Timings(msgspec.Struct, gc=False):
     cache_n: int | None = None
     prompt_n: int = 0
     predicted_n: int = 0
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, gc=False):
     message: str = ""
     type: str = ""
     code: int = 500
 
 
-class _Completion(msgspec.Struct):
+class _Completion(msgspec.Struct, gc=False):
     content: str = ""
     stop: bool = False
     stop_type: str = ""
@@ -56,38 +58,38 @@ class _Completion(msgspec.Struct):
     error: _Error | None = None
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     index: int = 0
     id: str | None = None
     function: _Function = msgspec.field(default_factory=_Function)
 
 
-class _ChatDelta(msgspec.Struct):
+class _ChatDelta(msgspec.Struct, gc=False):
     content: str | None = None
     tool_calls: list[_Call] | None = None
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[_Probability] | None = None
 
 
-class _ChatChoice(msgspec.Struct):
+class _ChatChoice(msgspec.Struct, gc=False):
     delta: _ChatDelta = msgspec.field(default_factory=_ChatDelta)
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
-class _ChatUsage(msgspec.Struct):
+class _ChatUsage(msgspec.Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class _Chat(msgspec.Struct):
+class _Chat(msgspec.Struct, gc=False):
     choices: list[_ChatChoice] = []
     usage: _ChatUsage | None = None
     timings: _Timings | None = None
