@@ -106,9 +106,7 @@ def _without_card(profile: Profile, settings: Settings, memory_mib: int, why: st
     block = profile.transformers
     if profile.backend == "transformers" and block and block.quantization in ("8bit", "4bit"):
         return Fit("does not fit", f"{block.quantization} loading needs a card")
-    most_mib = memory_mib
-    if profile.backend == "transformers" and settings.memory_budget_mib is not None:
-        most_mib = min(memory_mib, settings.memory_budget_mib)
+    most_mib = min(memory_mib, settings.memory_budget_mib or memory_mib)
     if profile.vram_mib is not None and profile.vram_mib > most_mib:
         return Fit("does not fit", f"{why}; {profile.vram_mib} of {most_mib} MiB of main memory")
     return Fit("on the CPU", why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,53 @@ def load(config: WorkerConfig, report: Report) -> Model:
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
     varlen = _has_varlen(device)
     here_mib = resident_bytes() / MIB
+    taken = _fitting(config, device, limit_mib, here_mib, report)
+    folder, chosen = taken.folder, taken.chosen
+    cap(device, limit_mib)
+    # Marlin is compiled for the card at hand at its first use, which takes minutes.
+    phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
+    report(phase, None, f"{weights.title(folder)}: {chosen.weights}")
+    attention.register()
+    network = _network(folder, taken.network_config, chosen, device, varlen)
+    if device.type == "cpu" and packed.available():
+        packed.pack(network)
+    tokens, eos = _tokens(folder, network), _eos(network)
+    grammars = Grammars(tokens.backend, tokens.vocabulary, sorted(eos))
+    measured = _measured(taken.demand, network, here_mib, config.slots, device)
+    plan = budget.plan(measured, limit_mib)
+    model = Model(
+        network=network,
+        tokens=tokens,
+        grammars=grammars,
+        pool=_pool(network, taken.shape, plan, device),
+        plan=plan,
+        device=device,
+        eos=eos,
+        about=_about(folder, chosen, varlen, plan, tokens),
+        varlen=varlen,
+    )
+    if varlen and config.cuda_graphs and chosen.graphs:
+        report("warmup", None, "capturing CUDA graphs")
+        model.graphs = DecodeGraphs(model, config.slots * MAX_CHOICES)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """One that fits by its headers, how it will be loaded, and what that takes."""
+
+    folder: Path
+    network_config: Any
+    shape: ModelShape
+    chosen: precision.Precision
+    demand: Demand
+
+
+def _fitting(
+    config: WorkerConfig, device: torch.device, limit_mib: float | None, here_mib: float, report: Report
+) -> _Checkpoint:
+    """Raises StartError where it is too much: before it is fetched, where the hub's headers say so."""
+    varlen = _has_varlen(device)
 
     def wanted(found: headers.Described) -> tuple[precision.Precision, Demand]:
         chosen = precision.chosen(_abilities(device), found.config, config.quantization)
@@ -56,33 +103,7 @@ def load(config: WorkerConfig, report: Report) -> Model:
     # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
     chosen, demand = wanted(found)
     budget.plan(demand, limit_mib)
-    cap(device, limit_mib)
-    # Marlin is compiled for the card at hand at its first use, which takes minutes.
-    phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
-    report(phase, None, f"{weights.title(folder)}: {chosen.weights}")
-    attention.register()
-    network = _network(folder, network_config, chosen, device, varlen)
-    if device.type == "cpu" and packed.available():
-        packed.pack(network)
-    tokens, eos = _tokens(folder, network), _eos(network)
-    grammars = Grammars(tokens.backend, tokens.vocabulary, sorted(eos))
-    measured = _measured(demand, network, here_mib, config.slots, device)
-    plan = budget.plan(measured, limit_mib)
-    model = Model(
-        network=network,
-        tokens=tokens,
-        grammars=grammars,
-        pool=_pool(network, found.model.shape, plan, device),
-        plan=plan,
-        device=device,
-        eos=eos,
-        about=_about(folder, chosen, varlen, plan, tokens),
-        varlen=varlen,
-    )
-    if varlen and config.cuda_graphs and chosen.graphs:
-        report("warmup", None, "capturing CUDA graphs")
-        model.graphs = DecodeGraphs(model, config.slots * MAX_CHOICES)
-    return model
+    return _Checkpoint(folder, network_config, found.model.shape, chosen, demand)
 
 
 def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:

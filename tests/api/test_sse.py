@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -20,6 +21,23 @@ from tests.fakes.live import live_server
 def streamed(http: httpx.Client, content: str, **fields: Any) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": content}], "stream": True, **fields}
     return http.post("/v1/chat/completions", json=body)
+
+
+def raw(http: httpx.Client, version: str, times: int = 1) -> bytes:
+    """Every byte that comes back, from one connection on which so many streams are asked for."""
+    body = json.dumps({"prompt": "hi", "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/{version}\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    found = b""
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=10) as client:
+        for left in reversed(range(times)):
+            last = "" if left else "connection: close\r\n"
+            client.sendall(f"{head}{last}content-length: {len(body)}\r\n\r\n".encode() + body)
+            before = found.count(b"[DONE]")
+            while data := client.recv(65536):
+                found += data
+                if left and found.count(b"[DONE]") > before and found.endswith(b"0\r\n\r\n"):
+                    break
+    return found
 
 
 def lines(answer: httpx.Response) -> list[str]:
@@ -43,6 +61,29 @@ def test_a_complete_stream(http: httpx.Client) -> None:
     assert parsed[-1]["choices"][0]["delta"] == {}
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in parsed)
     assert text == ANSWER
+
+
+def test_to_a_client_of_http_1_0_the_end_of_the_connection_is_the_end(http: httpx.Client) -> None:
+    head, _, body = raw(http, "1.0").partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
+    assert all(event.startswith(b"data: ") for event in body.removesuffix(b"\n\n").split(b"\n\n"))
+
+
+def test_chunks_are_whole_and_the_connection_is_used_again(http: httpx.Client) -> None:
+    found = raw(http, "1.1", times=2)
+    for _ in range(2):
+        head, _, found = found.partition(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head.lower()
+        body = b""
+        while size := int(found[: found.index(b"\r\n")], 16):
+            begin = found.index(b"\r\n") + 2
+            body += found[begin : begin + size]
+            assert found[begin + size :][:2] == b"\r\n"
+            found = found[begin + size + 2 :]
+        assert body.endswith(b"data: [DONE]\n\n")
+        found = found.removeprefix(b"0\r\n\r\n")
+    assert found == b""
 
 
 def test_usage_is_null_until_the_last_chunk(http: httpx.Client) -> None:

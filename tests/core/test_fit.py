@@ -149,13 +149,11 @@ def test_what_nobody_has_said_is_not_known() -> None:
     )
 
 
-def test_without_a_card_main_memory_is_the_limit() -> None:
-    """MEMORY_BUDGET sizes the transformers engine alone; llama-server does not hear of it."""
+def test_without_a_card_main_memory_is_the_limit_or_what_the_budget_gives_of_it() -> None:
     small = load([], {"MEMORY_BUDGET": "4GiB"})
-    assert fit(profile("transformers", vram_mib=4097), small, (), 8192).verdict == "does not fit"
-    assert fit(profile("transformers", vram_mib=4096), small, (), 8192).verdict == "on the CPU"
-    assert fit(profile("llamacpp", vram_mib=4097), small, (), 8192).verdict == "on the CPU"
     for backend in ("llamacpp", "transformers"):
+        assert fit(profile(backend, vram_mib=4097), small, (), 8192).verdict == "does not fit"
+        assert fit(profile(backend, vram_mib=4096), small, (), 8192).verdict == "on the CPU"
         assert fit(profile(backend, vram_mib=8193), load([], {}), (), 8192).verdict == "does not fit"
     told = load([], {"DEVICE": "cpu"})
     found = fit(profile(vram_mib=8193), told, (BIG,), 8192)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 SIDECAR = f"{sys.executable} -m sidecar"
 ENTRY = ("-m", "tests.fakes.serve_scripted")
 EVERY_MS, WORDS = 20, 25
-Checking = Callable[..., tuple[int, str, str]]
 PACED = f"[say:{' '.join('w' * WORDS)}] [pace:{EVERY_MS}]"
 
 
@@ -52,22 +50,22 @@ def others() -> Iterator[str]:
         yield url
 
 
-# --- health_check.sh and `check URL`: two programs, one answer --------------------------------------
-
-CHECKS: dict[str, Checking] = {
-    "sh": partial(started, "scripts/health_check.sh"),
-    "llm-sidecar": partial(typed, "check"),
-}
+# --- health_check.sh ------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=CHECKS)
-def check(request: pytest.FixtureRequest) -> Checking:
-    return CHECKS[request.param]
+def check(*words: str, **environ: str) -> tuple[int, str, str]:
+    """What the script is in front of."""
+    return typed("check", *words, **environ)
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/"])
-def test_ours_is_ready_under_either_address(ours: Program, check: Checking, tail: str) -> None:
+def test_ours_is_ready_under_either_address(ours: Program, tail: str) -> None:
     assert check(ours.url + tail) == (0, f"{ours.url}: ready, serves scripted on cpu\n", "")
+
+
+def test_the_script_says_what_the_command_does(ours: Program, others: str) -> None:
+    for url, environ in ((ours.url, {}), (f"{others}/llama", {}), (f"{others}/key", {"API_KEY": "right"})):
+        assert started("scripts/health_check.sh", url, **environ) == check(url, **environ)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +80,12 @@ def test_ours_is_ready_under_either_address(ours: Program, check: Checking, tail
         ("html", 76, "somebody answers, but not with OpenAI's API: /v1/models is no list of models (200)"),
     ],
 )
-def test_of_others(others: str, check: Checking, server: str, code: int, said: str) -> None:
+def test_of_others(others: str, server: str, code: int, said: str) -> None:
     url = f"{others}/{server}"
     assert check(url) == (code, f"{url}: {said}\n", "")
 
 
-def test_ours_while_it_loads(check: Checking) -> None:
+def test_ours_while_it_loads() -> None:
     with live_server(ScriptedEngine(state=loading())) as live:
         line = f"{live.url}: not ready: Model or tokenizer not loaded. (phase: load)\n"
         assert check(live.url) == (75, line, "")
@@ -95,13 +93,13 @@ def test_ours_while_it_loads(check: Checking) -> None:
         assert check(live.url) == (0, f"{live.url}: ready, serves scripted on cpu\n", "")
 
 
-def test_nobody_is_there(check: Checking) -> None:
+def test_nobody_is_there() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     said = f"{url}: nobody answers: connection refused; is it started, and is this its port?\n"
     assert check(url) == (69, said, "")
 
 
-def test_a_key_is_taken_from_the_environment(others: str, check: Checking) -> None:
+def test_a_key_is_taken_from_the_environment(others: str) -> None:
     url = f"{others}/key"
     assert check(url, API_KEY="right") == (0, f"{url}: ready, serves gpt-other\n", "")
     assert check(url, API_KEY="wrong") == (77, f"{url}: does not take this API_KEY\n", "")

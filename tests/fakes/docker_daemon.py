@@ -60,6 +60,8 @@ class FakeDocker:
     faults: dict[str, int | str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
     restart_takes_s: float = 0.0
+    # What a restart does to a process that plays the container.
+    restart: Callable[[], None] = field(default=lambda: None)
     restart_is_effective: bool = True
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: threading.Event = field(default_factory=threading.Event)
@@ -190,6 +192,7 @@ class _Routes(BaseHTTPRequestHandler):
             self._say(404, {"message": f"No such container: {name}"})
             return
         time.sleep(docker.restart_takes_s)
+        docker.restart()
         if docker.restart_is_effective:
             docker.boot += 1
             docker.state, docker.status = "running", "Up Less than a second (healthy)"

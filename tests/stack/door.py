@@ -57,9 +57,10 @@ class Server:
         """As the kernel does it."""
         self._end(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """As the watchdog has Docker do it: it finishes what it has. Waits until it is gone."""
+    def restart(self) -> None:
+        """As Docker does it: it finishes what it has and goes; then it is started."""
         self._end(signal.SIGTERM)
+        self.start()
 
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:

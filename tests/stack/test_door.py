@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.program import until
+from tests.fakes.docker_daemon import Answer, FakeDocker, csv, serving
 from tests.faults.clients import Outcome
 from tests.stack.door import MODEL, Door, answered, busy, door, errors, running
+from tests.watchdog.program import watchdog
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 CLIENTS = 6
@@ -91,17 +94,20 @@ def test_killed_under_load_and_back_again(stack: Door) -> None:
     asyncio.run(ask())
 
 
-def test_a_restart_is_invisible(stack: Door) -> None:
-    """As the watchdog does it: the streams of the one that goes are finished, new ones go to the other."""
+def test_a_restart_by_the_watchdog_is_invisible(stack: Door, tmp_path: Path) -> None:
+    """It finishes its streams, and new ones go to the other. What Docker does, its stand-in does here."""
 
     async def ask() -> None:
         restarted, name = stack.servers[1], "gpu-server-2"
+        docker = FakeDocker(restart=restarted.restart)
+        docker.smi = lambda _: Answer(csv(11000 if docker.boot == 1 else 9000))
+        socket = tmp_path / "docker.sock"
         async with stack.load(CLIENTS) as outcomes:
             await answered(outcomes, 20)
-            await asyncio.to_thread(restarted.stop)
-            await answered(outcomes, 20)
-            await asyncio.to_thread(restarted.start)
-            await answered(outcomes, 5, name)
+            with serving(docker, socket), watchdog(f"unix://{socket}", tmp_path):
+                await asyncio.to_thread(until, lambda: docker.boot == 2, "it was restarted")
+                await answered(outcomes, 5, name)
+        assert docker.restarts() == 1
         assert not errors(outcomes)
         assert {_by(o) for o in outcomes} == OURS
 

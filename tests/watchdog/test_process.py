@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -20,58 +19,9 @@ import pytest
 
 from tests.fakes.docker_daemon import Answer, csv, serving
 from tests.watchdog.conftest import Live, eventually
+from tests.watchdog.program import ROOT, Program
 from tests.watchdog.test_report import sidecar
 from watchdog.readers import driver_is_here
-
-ROOT = Path(__file__).parents[2]
-
-
-class Program:
-    """`python -m watchdog` against the fake engine."""
-
-    def __init__(self, live: Live, *argv: str, **environ: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.environ = {
-            "PATH": os.environ["PATH"],
-            "DOCKER_HOST": live.host,
-            "CONTROL_SOCKET": str(live.path.with_name("control.sock")),
-            "WATCHDOG_INTERVAL": "1s",
-            "WATCHDOG_STATUS_PORT": str(self.port),
-            **environ,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "watchdog", *argv],
-            cwd=ROOT,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def end(self, timeout_s: float = 30) -> tuple[int, str, str]:
-        """Wait for its end: code, output, errors."""
-        out, err = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, out, err
-
-    def get(self, path: str) -> Any:
-        """What it says at `path`; None while it does not."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-
-    def sentences(self) -> list[str]:
-        return [entry["sentence"] for entry in self.get("/events") or []]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
 
 
 @pytest.fixture
@@ -79,7 +29,7 @@ def run(live: Live) -> Iterator[Any]:
     started: list[Program] = []
 
     def start(*argv: str, **environ: str) -> Program:
-        started.append(Program(live, *argv, **environ))
+        started.append(Program(live.host, live.path.parent, *argv, **environ))
         return started[-1]
 
     yield start

@@ -22,7 +22,9 @@ class Others:
 
     def cores(self) -> float:
         """The mean since this was made; to be asked when all child processes have ended."""
-        return float((_all_busy_s() - _own_s() - self._others_s) / (time.monotonic() - self._began))
+        busy_s = _all_busy_s() - _own_s() - self._others_s
+        # The kernel counts the two in different steps: on a quiet machine their difference may fall below 0.
+        return float(max(0.0, busy_s) / (time.monotonic() - self._began))
 
 
 def facts() -> dict[str, Any]:
