@@ -1,8 +1,10 @@
 """Ten minutes of the worst load on each engine, and what reserving memory costs of the worker's speed.
 
-`held` is a worker whose memory is sized as profiles size it; `free` has so much that nobody who finds a
-slot ever waits for memory. The same mix, in turn. An engine that reserves nothing, and never ran out of what
-it has, could at best do as much as `free`. llama-server has no such pair: a slot there is its memory.
+`held` is a worker whose memory is sized as profiles size it: more slots than contexts, and who finds a slot
+waits until what it may need is reserved. Nothing is to be reserved in the other two, where each slot has a
+context of its own: `even` has the same memory and as many slots as that allows, `free` has the same slots
+and the memory for all of them, which is twice as much. The same mix, in turn. llama-server has no such pairs:
+a slot there is its memory.
 """
 
 from __future__ import annotations
@@ -39,16 +41,16 @@ class Pool:
 
 # As in the profile `embedded`: half as many contexts as slots. llama-server sets one aside for each slot.
 HELD = {"embedded": Pool(32, 16 * CONTEXT), "embedded-gguf": Pool(16)}
-PAIRED = {"held": HELD["embedded"], "free": Pool(32)}
+UNRESERVED = {"even": Pool(16), "free": Pool(32)}
 
 
 def measure(binary: str, quick: bool) -> dict[str, Any]:
     """All of it; quick: little of each."""
     others = machine.Others()
     pairs = 1 if quick else PAIRS
-    with progress(len(BUDGETS) + pairs) as show:
+    with progress(len(BUDGETS) + pairs * len(UNRESERVED)) as show:
         runs = {profile: _ten_minutes(profile, binary, quick, show) for profile in BUDGETS}
-        speed = _pairs(binary, pairs, quick, show)
+        speed = {name: _pairs(name, binary, pairs, quick, show) for name in UNRESERVED}
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
         "build": overhead.version(binary),
@@ -64,16 +66,17 @@ def _ten_minutes(profile: str, binary: str, quick: bool, show: Show) -> dict[str
     return _soak(profile, HELD[profile], binary, minutes, "--memory_budget", BUDGETS[profile])
 
 
-def _pairs(binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
-    """Tokens a second of each pool in turn, and the medians' ratio."""
-    found: dict[str, list[dict[str, Any]]] = {"held": [], "free": []}
+def _pairs(against: str, binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
+    """Tokens a second of `held` and of another pool in turn, and the median of the ratios."""
+    pools = {"held": HELD["embedded"], against: UNRESERVED[against]}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in pools}
     minutes = QUICK_MINUTES if quick else PAIR_MINUTES
     for index in range(pairs):
-        show(f"memory as planned against more than enough, pair {index + 1} of {pairs}")
-        for name, pool in PAIRED.items():
+        show(f"memory reserved against {against}, pair {index + 1} of {pairs}")
+        for name, pool in pools.items():
             found[name].append(_soak("embedded", pool, binary, minutes))
     speeds = {name: [run["tokens_per_s"] for run in runs] for name, runs in found.items()}
-    ratios = [held / free for held, free in zip(speeds["held"], speeds["free"], strict=True)]
+    ratios = [held / other for held, other in zip(speeds["held"], speeds[against], strict=True)]
     shares = [run["kv_reserved_share"] for run in found["held"] if run["kv_reserved_share"] is not None]
     return {
         "raw": speeds,
