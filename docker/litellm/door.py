@@ -57,18 +57,14 @@ def completed(base: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, 
     behind = [{"model": provider["model_name"], "num_retries": 0} for provider in hosted]
     # A stream that broke before its first word is not repeated by LiteLLM, but it asks what stands here: the
     # same servers once more. A bare name would count as asked already.
-    again = {"num_retries": base["router_settings"]["num_retries"]}
-    once_more = again
-    if behind:
-        # Who has somebody else to ask does not wait long for a server to come back, and not twice.
-        again = {"num_retries": min(PATIENCE, again["num_retries"])}
-        once_more = {"num_retries": 0}
-    fallbacks = [{name: [{"model": name, **once_more}, *behind]} for name in names]
-    policy = {
-        name: min(times, again["num_retries"])
-        for name, times in base["router_settings"]["retry_policy"].items()
-    }
-    router = {**base["router_settings"], **again, "retry_policy": policy, "fallbacks": fallbacks}
+    most: int = base["router_settings"]["num_retries"]
+    # Who has somebody else to ask does not wait long for a server to come back, and not twice.
+    retries, once_more = (min(PATIENCE, most), 0) if behind else (most, most)
+    fallbacks = [{name: [{"model": name, "num_retries": once_more}, *behind]} for name in names]
+    policy = {name: min(times, retries) for name, times in base["router_settings"]["retry_policy"].items()}
+    router = {
+        **base["router_settings"], "num_retries": retries, "retry_policy": policy, "fallbacks": fallbacks,
+    }  # fmt: skip
     return {**base, "model_list": servers + hosted, "router_settings": router}
 
 
@@ -142,7 +138,7 @@ def _hosted(environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 def _begin_s(environ: Mapping[str, str]) -> int:
     told = environ.get("FALLBACK_TIMEOUT") or str(BEGIN_S)
-    if not (told.isascii() and told.isdigit() and 1 <= int(told[:9]) <= LONGEST_S):
+    if not (told.isascii() and told.isdigit() and len(told) < 10 and 1 <= int(told) <= LONGEST_S):
         raise DoorError(
             f"FALLBACK_TIMEOUT={told[:80]!r} can not be used; accepted: whole seconds from 1 to {LONGEST_S}"
         )

@@ -87,7 +87,7 @@ def _prompt(seed: int, draw: random.Random, tokens: int, *, shared: bool) -> tup
     head: tuple[int, ...] = ()
     if shared:
         name = f"{seed}/prefix/{draw.randrange(PREFIXES)}"
-        head = _ids(random.Random(name), tokens * 3 // 4)  # noqa: S311 - the same each time
+        head = _ids(random.Random(name), tokens * 3 // 4)  # noqa: S311 - repeatable on purpose, no secret
     return head + _ids(draw, tokens - len(head))
 
 

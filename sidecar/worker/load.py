@@ -41,10 +41,9 @@ def load(config: WorkerConfig, report: Report) -> Model:
     """The model, ready to step. Raises StartError; `report` hears how far it is."""
     device = device_named(config.device)
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
-    varlen = _has_varlen(device)
     here_mib = resident_bytes() / MIB
     taken = _fitting(config, device, limit_mib, here_mib, report)
-    folder, chosen = taken.folder, taken.chosen
+    folder, chosen, varlen = taken.folder, taken.chosen, taken.varlen
     cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
     phase = "kernels" if chosen.gptq_kernel == "gptq_marlin" else "load"
@@ -82,6 +81,7 @@ class _Checkpoint:
     network_config: Any
     shape: ModelShape
     chosen: precision.Precision
+    varlen: bool
     demand: Demand
 
 
@@ -103,7 +103,7 @@ def _fitting(
     # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
     chosen, demand = wanted(found)
     budget.plan(demand, limit_mib)
-    return _Checkpoint(folder, network_config, found.model.shape, chosen, demand)
+    return _Checkpoint(folder, network_config, found.model.shape, chosen, varlen, demand)
 
 
 def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:

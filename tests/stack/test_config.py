@@ -103,6 +103,8 @@ def test_together_is_asked_before_openai_and_both_after_our_own() -> None:
         ({"FALLBACK": "1", "OPENAI_API_KEY": "o"}, "OPENAI_MODEL is not"),
         (TOGETHER | {"FALLBACK_TIMEOUT": "1m"}, r"FALLBACK_TIMEOUT='1m'.*whole seconds from 1 to 400"),
         (TOGETHER | {"FALLBACK_TIMEOUT": "0"}, "FALLBACK_TIMEOUT='0'"),
+        (TOGETHER | {"FALLBACK_TIMEOUT": "401"}, "FALLBACK_TIMEOUT='401'"),
+        (TOGETHER | {"FALLBACK_TIMEOUT": "000000060999"}, "FALLBACK_TIMEOUT='000000060999'"),
         ({"GPU_SERVER_1_URL": ""}, "no server behind this door"),
         ({"GPU_SERVER_2_PROFILE": ""}, "GPU_SERVER_2_PROFILE is not"),
     ],
