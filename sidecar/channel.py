@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -11,10 +12,13 @@ T = TypeVar("T")
 class Channel(Generic[T]):
     """One reader, any number of writers on the same loop, no bound.
 
-    Behind a slow reader items become one batch, which costs it as little as one item.
+    Behind a slow reader items become one batch, which costs it as little as one item. A reader that has
+    all there was and waits for more need not be woken for each item: `ahead` is offered it first, within
+    `put`, and what it takes (True) has been read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Callable[[T], bool] | None = None) -> None:
+        self._ahead = ahead
         self._items: list[T] = []
         self._closed = False
         self._error: BaseException | None = None
@@ -22,6 +26,8 @@ class Channel(Generic[T]):
 
     def put(self, item: T) -> None:
         """Add one; the reader is woken."""
+        if self._ahead is not None and self._waits() and self._ahead(item):
+            return
         self._items.append(item)
         self._wake()
 
@@ -45,5 +51,8 @@ class Channel(Generic[T]):
         return items
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self._reader is not None and self._waits():
             self._reader.set_result(None)
+
+    def _waits(self) -> bool:
+        return self._reader is not None and not self._reader.done()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
@@ -47,7 +47,7 @@ class Run(Work):
     """
 
     phases: Phases
-    channel: Channel[Event] = field(default_factory=Channel)
+    channel: Channel[Event]
     usage: Usage | None = None
     hosted: bool = False
     begun: bool = False

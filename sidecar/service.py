@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import cast
 
 from sidecar import standing
+from sidecar.channel import Channel
 from sidecar.engine import Engine, Ready, ServiceState, StandIn
 from sidecar.errors import Draining, NotLoaded, OutOfMemory, SidecarError
 from sidecar.event_order import EventOrder
@@ -183,10 +184,20 @@ class Service:
                     yield event
 
     async def batches(
-        self, request: GenerationRequest, model: ServedModel | None = None, *, hosted: bool = False
+        self,
+        request: GenerationRequest,
+        model: ServedModel | None = None,
+        *,
+        hosted: bool = False,
+        ahead: Callable[[Event], bool] | None = None,
     ) -> AsyncGenerator[list[Event], None]:
-        """The same, each time all events that have come since the last. `hosted`: also of somebody else."""
-        run = Run(phases=self._arrived(), hosted=hosted and self._hosted is not None)
+        """The same, each time all events that have come since the last. `hosted`: also of somebody else.
+
+        `ahead` is offered each event that comes while the next batch is waited for, in the step that
+        brings it; what it takes (True) is in no batch.
+        """
+        channel = Channel(ahead)
+        run = Run(phases=self._arrived(), channel=channel, hosted=hosted and self._hosted is not None)
         run.task = asyncio.create_task(self._work(request, model, run))
         self._runs.add(run)
         run.task.add_done_callback(partial(self._ended, request, run))

@@ -11,16 +11,15 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sidecar.api.body import BODY_SECONDS
+from sidecar.api.chunks import Chunks, Outbox
 from sidecar.api.errors import Refusal, envelope
 
 log = logging.getLogger("sidecar.http")
@@ -29,12 +28,6 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 CLOSE_SECONDS = 5
-
-# Among the extensions of an ASGI scope: writes one chunk, of at least one byte, of an answer that was begun
-# without a length. A chunk moves nothing in h11's state of the connection.
-CHUNKS = "sidecar.chunks"
-
-WriteChunk = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ def http_config(app: ASGIApp, clocks: Clocks | None = None, close_s: int = CLOSE
     return uvicorn.Config(
         app,
         # One parser, one behaviour: httptools differs on malformed requests.
-        http=type("Connection", (Connection,), {"clocks": clocks or Clocks()}),
+        http=type("Connection", (Connection,), {"clocks": clocks or Clocks(), "outbox": Outbox()}),
         h11_max_incomplete_event_size=MAX_URL_BYTES + MAX_HEADER_BYTES,
         ws="none",
         lifespan="off",
@@ -73,6 +66,7 @@ class Connection(H11Protocol):
     """uvicorn's, with an end to every wait and one form for every refusal."""
 
     clocks = Clocks()
+    outbox = Outbox()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client is there; its head is waited for."""
@@ -129,14 +123,13 @@ class Connection(H11Protocol):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, and a way for its streams that passes neither routing nor h11."""
         if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
-            scope["extensions"] = {CHUNKS: partial(self._write_chunk, self.cycle)}
-        await self.config.loaded_app(scope, receive, send)
+            Chunks(self.outbox, self.transport, self.flow, self.cycle).offer(scope)
 
-    async def _write_chunk(self, cycle: RequestResponseCycle, body: bytes) -> None:
-        if self.flow.write_paused and not cycle.disconnected:
-            await self.flow.drain()
-        if not cycle.disconnected:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        async def behind_chunks(message: Message) -> None:
+            self.outbox.flush()
+            await send(message)
+
+        await self.config.loaded_app(scope, receive, behind_chunks)
 
     def _expect(self) -> None:
         state = None if self._refused else self.conn.their_state

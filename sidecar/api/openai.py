@@ -30,7 +30,7 @@ from sidecar.api.render import (
 )
 from sidecar.api.response_format import response_format
 from sidecar.api.schema import ChatBody, CompletionBody, EmbeddingsBody, OpenAIBody, validate
-from sidecar.api.sse import EventStream, frames
+from sidecar.api.sse import Ahead, EventStream, frames
 from sidecar.api.tools import tools
 from sidecar.engine import Ready, Unloaded
 from sidecar.errors import BadRequest, Unsupported
@@ -158,11 +158,11 @@ async def _respond(
     headers: Mapping[str, str],
     ping_s: float,
 ) -> Response:
-    several = len(generations) > 1
-    if several:  # of several prompts some would be answered here and some elsewhere
+    ahead = Ahead()
+    if len(generations) > 1:  # of several prompts some would be answered here and some elsewhere
         batches = together(service, model, generations)
     else:
-        batches = service.batches(generations[0], model, hosted=True)
+        batches = service.batches(generations[0], model, hosted=True, ahead=ahead)
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
         whole = await unless_gone(request.receive, _gathered(batches, choices))
@@ -174,8 +174,9 @@ async def _respond(
         await batches.aclose()
         raise
     (started,) = [event for event in first if isinstance(event, Started)]
-    events = frames(first, batches, render.by(started), choices)
-    return EventStream(batches, events, {**headers, **served_by(started)}, ping_s)
+    ahead.render = render.by(started)
+    events = frames(first, batches, ahead.render, choices)
+    return EventStream(batches, events, ahead, {**headers, **served_by(started)}, ping_s)
 
 
 async def _gathered(batches: Batches, choices: int) -> Whole:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from functools import partial
 
 import anyio
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sidecar.api.connection import CHUNKS, WriteChunk
+from sidecar.api.chunks import Way, way
 from sidecar.api.disconnect import gone
 from sidecar.api.errors import envelope
 from sidecar.api.render import Render
@@ -69,6 +68,29 @@ def _frame(event: Event, render: Render) -> bytes:
     return b""
 
 
+class Ahead:
+    """Writes new text in the step of the engine that brought it, while the stream has nothing else to say.
+
+    It takes nothing before it has a way and a render, nor while the client does not keep up.
+    """
+
+    def __init__(self) -> None:
+        self.way: Way | None = None
+        self.render: Render | None = None
+
+    def __call__(self, event: Event) -> bool:
+        """Whether it was written. What can not be rendered is left to the stream, which can say so."""
+        way, render = self.way, self.render
+        if not isinstance(event, Delta) or render is None or way is None or not way.open:
+            return False
+        try:
+            body = render.frame(render.delta(event))
+        except Exception:
+            return False
+        way.put(body)
+        return True
+
+
 class EventStream(Response):
     """Sends the frames, a comment when it was quiet for long, and stops when the client leaves.
 
@@ -81,6 +103,7 @@ class EventStream(Response):
         self,
         batches: AsyncGenerator[Sequence[Event], None],
         body: AsyncGenerator[bytes, None],
+        ahead: Ahead,
         headers: Mapping[str, str],
         ping_s: float = PING_SECONDS,
     ) -> None:
@@ -88,8 +111,8 @@ class EventStream(Response):
         self.background = None
         self._batches = batches
         self._frames = body
+        self._ahead = ahead
         self._ping_s = ping_s
-        self._wrote = False
         quiet = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.init_headers({**headers, **quiet})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
@@ -99,33 +122,27 @@ class EventStream(Response):
         async with contextlib.aclosing(self._batches):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
-            write: WriteChunk = scope.get("extensions", {}).get(CHUNKS) or partial(_send_body, send)
+            self._ahead.way = found = way(scope, send)
             async with anyio.create_task_group() as group:
-                group.start_soon(self._write, write, group.cancel_scope)
-                group.start_soon(self._ping, write)
+                group.start_soon(self._write, found, group.cancel_scope)
+                group.start_soon(self._ping, found)
                 group.start_soon(_leave, receive, group.cancel_scope)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _write(self, write: WriteChunk, scope: anyio.CancelScope) -> None:
+    async def _write(self, found: Way, scope: anyio.CancelScope) -> None:
         """In a task of its own: to wake this one, under two dozen layers of routing, would cost more."""
         async with contextlib.aclosing(self._frames) as bodies:
             async for body in bodies:
-                self._wrote = True
-                await write(body)
+                await found.write(body)
         scope.cancel()
 
-    async def _ping(self, write: WriteChunk) -> None:
+    async def _ping(self, found: Way) -> None:
         """A comment when nothing was written since the last look; a clock for each write would cost more."""
         while True:
-            self._wrote = False
+            found.wrote = False
             await anyio.sleep(self._ping_s)
-            if not self._wrote:
-                await write(PING)
-
-
-async def _send_body(send: Send, body: bytes) -> None:
-    """The way of every ASGI server."""
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+            if not found.wrote:
+                await found.write(PING)
 
 
 async def _leave(receive: Receive, scope: anyio.CancelScope) -> None:

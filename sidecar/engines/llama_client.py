@@ -10,7 +10,8 @@ import aiohttp
 import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sidecar.engines.llama_frames import SseFrames, error_of
+from sidecar.engines.llama_frames import error_of
+from sidecar.engines.sse_frames import SseFrames
 from sidecar.errors import EngineFault
 
 DONE = b"[DONE]"

@@ -9,6 +9,7 @@ import msgspec
 
 from sidecar import errors
 from sidecar.engines.llama_held import HeldText
+from sidecar.engines.sse_frames import MAX_FRAME_BYTES
 from sidecar.errors import BadRequest, EngineFault, NotReady, OutOfMemory, SidecarError
 from sidecar.generation import (
     Delta,
@@ -20,9 +21,6 @@ from sidecar.generation import (
     ToolDelta,
 )
 from sidecar.stops import Scores, StopMatcher
-
-# A frame of one token is a few hundred bytes; with 20 alternatives, some thousands.
-MAX_FRAME_BYTES = 1 << 20
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
@@ -111,6 +109,8 @@ class CompletionChoice:
     def __init__(self, choice: int, request: GenerationRequest) -> None:
         self._choice = choice
         self._alternatives = request.logprobs
+        # Nothing is looked for in the text: as it comes, it is said.
+        self._plain = not request.stop and request.logprobs is None and request.format is None
         self._held = HeldText(request.format is not None)
         self._stops = StopMatcher(request.stop)
         self._scores = Scores()
@@ -132,6 +132,8 @@ class CompletionChoice:
         self.completion_tokens = found.tokens_predicted or self.completion_tokens
         if found.timings is not None:
             self.cached_tokens = found.timings.cache_n
+        if self._plain and not found.stop:
+            return [Delta(self._choice, found.content)] if found.content else []
         self._scores.add(_logprobs(found.completion_probabilities, self._alternatives))
         text = self._stops.feed(self._held.feed(found.content))
         reason: FinishReason | None = "stop" if self._stops.hit else None
@@ -245,23 +247,6 @@ def error_of(status: int, body: bytes) -> SidecarError:
         return upstream_error(status, str(fields.get("type", "")), str(fields.get("message", "")))
     except (msgspec.MsgspecError, LookupError, TypeError, AttributeError):
         return upstream_error(status, "", f"status {status} without a reason")
-
-
-class SseFrames:
-    """Cuts a stream of server-sent events into the payloads of its `data:` lines.
-
-    `feed` may end anywhere. Raises EngineFault on a line without an end in sight.
-    """
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Every payload that `data` completed, `[DONE]` included; comments are left out."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_FRAME_BYTES:
-            raise EngineFault(f"The engine sent a line of more than {MAX_FRAME_BYTES} bytes.")
-        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
 
 def _decoded(decoder: Any, frame: bytes) -> Any:

@@ -16,6 +16,7 @@ from sidecar.api.sse import frames
 from sidecar.generation import Delta, Done, Event, Finished, Started, Usage
 from tests.fakes.engine import ANSWER, ScriptedEngine
 from tests.fakes.live import live_server
+from tests.faults.clients import Answer, judged, read_answer
 
 
 def streamed(http: httpx.Client, content: str, **fields: Any) -> httpx.Response:
@@ -23,21 +24,11 @@ def streamed(http: httpx.Client, content: str, **fields: Any) -> httpx.Response:
     return http.post("/v1/chat/completions", json=body)
 
 
-def raw(http: httpx.Client, version: str, times: int = 1) -> bytes:
-    """Every byte that comes back, from one connection on which so many streams are asked for."""
-    body = json.dumps({"prompt": "hi", "stream": True}).encode()
+def asking(version: str, prompt: str, **fields: Any) -> bytes:
+    """A stream of a completion, asked for in bytes."""
+    body = json.dumps({"prompt": prompt, "stream": True, **fields}).encode()
     head = f"POST /v1/completions HTTP/{version}\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    found = b""
-    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=10) as client:
-        for left in reversed(range(times)):
-            last = "" if left else "connection: close\r\n"
-            client.sendall(f"{head}{last}content-length: {len(body)}\r\n\r\n".encode() + body)
-            before = found.count(b"[DONE]")
-            while data := client.recv(65536):
-                found += data
-                if left and found.count(b"[DONE]") > before and found.endswith(b"0\r\n\r\n"):
-                    break
-    return found
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def lines(answer: httpx.Response) -> list[str]:
@@ -63,27 +54,45 @@ def test_a_complete_stream(http: httpx.Client) -> None:
     assert text == ANSWER
 
 
-def test_to_a_client_of_http_1_0_the_end_of_the_connection_is_the_end(http: httpx.Client) -> None:
-    head, _, body = raw(http, "1.0").partition(b"\r\n\r\n")
+@pytest.mark.parametrize("prompt", ["hi", "[pace:1]"])
+def test_to_a_client_of_http_1_0_the_end_of_the_connection_is_the_end(
+    http: httpx.Client, prompt: str
+) -> None:
+    found = b""
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=10) as client:
+        client.sendall(asking("1.0", prompt))
+        while data := client.recv(65536):
+            found += data
+    head, _, body = found.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert body.startswith(b"data: ") and body.endswith(b"data: [DONE]\n\n")
     assert all(event.startswith(b"data: ") for event in body.removesuffix(b"\n\n").split(b"\n\n"))
 
 
-def test_chunks_are_whole_and_the_connection_is_used_again(http: httpx.Client) -> None:
-    found = raw(http, "1.1", times=2)
-    for _ in range(2):
-        head, _, found = found.partition(b"\r\n\r\n")
-        assert b"transfer-encoding: chunked" in head.lower()
-        body = b""
-        while size := int(found[: found.index(b"\r\n")], 16):
-            begin = found.index(b"\r\n") + 2
-            body += found[begin : begin + size]
-            assert found[begin + size :][:2] == b"\r\n"
-            found = found[begin + size + 2 :]
-        assert body.endswith(b"data: [DONE]\n\n")
-        found = found.removeprefix(b"0\r\n\r\n")
-    assert found == b""
+@pytest.mark.parametrize("prompt", ["hi", "[pace:1]"])
+def test_chunks_are_whole_and_the_connection_is_used_again(http: httpx.Client, prompt: str) -> None:
+    async def three() -> None:
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+            for _ in range(3):
+                writer.write(asking("1.1", prompt))
+                answer = await read_answer(reader)
+                assert answer.headers["transfer-encoding"] == "chunked"
+                found = judged("raw", answer, 0.0)
+                assert (found.kind, found.texts) == ("complete", (ANSWER,))
+            writer.close()
+
+    asyncio.run(three())
+
+
+def test_positions_count_on_whether_words_come_together_or_one_by_one(http: httpx.Client) -> None:
+    def offsets(prompt: str) -> list[int]:
+        body = {"prompt": prompt, "stream": True, "logprobs": 1, "max_tokens": 6}
+        *chunks, _ = lines(http.post("/v1/completions", json=body))
+        scores = [json.loads(chunk)["choices"][0]["logprobs"] for chunk in chunks]
+        return [offset for score in scores if score for offset in score["text_offset"]]
+
+    assert offsets("[pace:2]") == offsets("hi") == [0, 3, 11, 14, 21, 24]
 
 
 def test_usage_is_null_until_the_last_chunk(http: httpx.Client) -> None:
@@ -161,9 +170,11 @@ def test_what_came_together_goes_out_together() -> None:
     assert bodies[-1] == b"data: [DONE]\n\n"
 
 
-def test_a_reader_who_takes_nothing_costs_nobody_a_slot() -> None:
+@pytest.mark.parametrize("pace", ["", "[pace:1]"])
+def test_a_reader_who_takes_nothing_costs_nobody_a_slot(pace: str) -> None:
     # Each word comes eight times in its event: more bytes than the sockets hold for a reader like this.
-    body = {"prompt": f"[say:{' '.join(['w' * 4000] * 80)}]", "stream": True, "logprobs": 5, "n": 4}
+    said = " ".join(f"{index:04}" * 1000 for index in range(80))
+    body = {"prompt": f"{pace}[say:{said}]", "stream": True, "logprobs": 5, "n": 4}
     with (
         live_server(ScriptedEngine()) as own,
         httpx.Client(base_url=own.url, timeout=30) as http,
@@ -173,4 +184,5 @@ def test_a_reader_who_takes_nothing_costs_nobody_a_slot() -> None:
         own.run(own.service.gate.idle())
         text = answer.read()
         assert len(text) > 8 * 2**20
-        assert text.endswith(b"data: [DONE]\n\n")
+        found = judged("slow", Answer(200, dict(answer.headers), text), 0.0)
+        assert (found.kind, found.texts) == ("complete", (said,) * 4)

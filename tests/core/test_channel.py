@@ -89,3 +89,28 @@ def test_a_cancelled_reader_loses_nothing(woken: bool) -> None:
         assert await channel.take() == ([1, 2] if woken else [2])
 
     run(story)
+
+
+def test_who_waits_is_offered_an_item_first_and_is_not_woken_for_what_it_takes() -> None:
+    async def story() -> None:
+        offered: list[int] = []
+
+        def even(item: int) -> bool:
+            offered.append(item)
+            return item % 2 == 0
+
+        channel = Channel(even)
+        channel.put(0)
+        assert offered == []  # nobody waits yet, so it is kept
+        assert await channel.take() == [0]
+        reader = asyncio.create_task(channel.take())
+        await asyncio.sleep(0)
+        channel.put(2)
+        await asyncio.sleep(0)
+        assert not reader.done()
+        channel.put(3)
+        channel.put(4)  # behind one that was refused, so it may not pass it
+        assert await reader == [3, 4]
+        assert offered == [2, 3]
+
+    asyncio.run(story())

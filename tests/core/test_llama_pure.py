@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sidecar.engines import llama_binary
 from sidecar.engines.last_words import last_words, without_requests
 from sidecar.engines.llama_bodies import chat_body, completion_body, message_fields, sampling_fields, seed_of
-from sidecar.engines.llama_frames import ChatChoice, CompletionChoice, SseFrames, error_of
+from sidecar.engines.llama_frames import ChatChoice, CompletionChoice, error_of
 from sidecar.engines.llama_vectors import embeddings
+from sidecar.engines.sse_frames import SseFrames
 from sidecar.errors import (
     BadRequest,
     ConfigError,

@@ -112,9 +112,15 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
         return await reader.readexactly(int(headers["content-length"]))
     parts = []
     while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
-        parts.append((await reader.readexactly(size + 2))[:-2])
-    await reader.readexactly(2)
+        parts.append(await reader.readexactly(size))
+        await _line_end(reader)
+    await _line_end(reader)
     return b"".join(parts)
+
+
+async def _line_end(reader: asyncio.StreamReader) -> None:
+    if (found := await reader.readexactly(2)) != b"\r\n":
+        raise Lost(f"{found!r} behind a chunk")
 
 
 def _end_of_json(answer: Answer) -> tuple[Kind, str, tuple[str, ...]]:
