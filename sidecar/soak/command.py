@@ -1,4 +1,4 @@
-"""`llm-sidecar soak [--minutes N] [--url URL [--pid PID]] ...`: the worst load, and what it did.
+"""`llm-sidecar soak [--minutes N] [--clients N] [--url URL [--pid PID]]`: the worst load, and what it did.
 
 Without an address it starts a sidecar of its own, with the settings as they are.
 """
@@ -29,7 +29,7 @@ from sidecar.registry import load_registry
 from sidecar.settings import Settings, load
 from sidecar.soak import server as servers
 from sidecar.soak.asking import Asking
-from sidecar.soak.drive import Soak, Told, probed
+from sidecar.soak.drive import MOST_CLIENTS, Soak, Told, probed
 from sidecar.soak.memory import Cards
 from sidecar.soak.mix import asks
 from sidecar.soak.report import WARM_UP_REQUESTS, Sizes, Tally, as_json, finished
@@ -52,13 +52,13 @@ def soak(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     flags = _flags()
     wanted, others = flags.parse_known_args(argv)
     settings = load(argv, environ, PROG, beside=(flags,))
-    seconds = _minutes(wanted.minutes) * 60
+    extent = Extent(_minutes(wanted.minutes) * 60, _clients(wanted.clients))
     pid, warm_up = _pid(wanted.pid, wanted.url), _warm_up(wanted.warm_up)
     with shown(lambda _: None) as show:
         sizes = Sizes() if wanted.url else _planned(settings, show)
         cards = Cards(others=not wanted.url)
         with _server(_url(wanted.url), pid, others, environ) as server:
-            found = uvloop.run(_driven(server, settings, sizes, cards, seconds, show))
+            found = uvloop.run(_driven(server, settings, sizes, cards, extent, show))
     report = finished(found.sizes, found.seconds, found.tally, found.probes_ms, warm_up)
     if wanted.json:
         print(json.dumps(as_json(report), indent=2))
@@ -85,6 +85,10 @@ def _flags() -> argparse.ArgumentParser:
         "--warm-up", metavar="N", default=str(WARM_UP_REQUESTS),
         help=f"Requests before growth counts as a leak. Default: {WARM_UP_REQUESTS}.",
     )  # fmt: skip
+    flags.add_argument(
+        "--clients", metavar="N", default="",
+        help="How many ask at once. Default: as many as it takes that somebody always waits.",
+    )  # fmt: skip
     flags.add_argument("--json", action="store_true", help="The report as JSON.")
     return flags
 
@@ -110,6 +114,17 @@ def _warm_up(text: str) -> int:
     if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise ConfigError(f"--warm-up {text[:80]!r} can not be used; accepted: a number of requests, 1 or more")
+
+
+def _clients(text: str) -> int | None:
+    if not text:
+        return None
+    if text.isdecimal() and 1 <= int(text) <= MOST_CLIENTS:
+        return int(text)
+    raise ConfigError(
+        f"--clients {text[:80]!r} can not be used; accepted: a number from 1 to {MOST_CLIENTS}, "
+        "or nothing for as many as it takes"
+    )
 
 
 def _url(text: str) -> str:
@@ -146,6 +161,14 @@ def _planned(settings: Settings, show: Show) -> Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """For how long, and by how many clients at once; None is as many as it takes that somebody waits."""
+
+    seconds: float
+    clients: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Driven:
     """What a load brought, before anything is concluded from it."""
 
@@ -156,7 +179,7 @@ class Driven:
 
 
 async def _driven(
-    server: Server, settings: Settings, sizes: Sizes, cards: Cards, seconds: float, show: Show
+    server: Server, settings: Settings, sizes: Sizes, cards: Cards, extent: Extent, show: Show
 ) -> Driven:
     headers = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key}"}
     connector = aiohttp.TCPConnector(limit=0)
@@ -165,12 +188,13 @@ async def _driven(
         asking = Asking(session, server)
         await asking.ready(show)
         sizes = await _told(asking, sizes)
-        load = Soak(session, server, asks(SEED, sizes.context), cards if sizes.device != "cpu" else None)
+        seen = cards if sizes.device != "cpu" else None
+        load = Soak(session, server, asks(SEED, sizes.context), seen, extent.clients)
         with _signals() as stop:
             async with probed(server.url) as probes_ms:
                 # The clients give way: on a small machine they would be what the server waits for.
                 os.nice(NICENESS)
-                took_s = await load.run(seconds, stop, _showing(show, seconds))
+                took_s = await load.run(extent.seconds, stop, _showing(show, extent.seconds))
     return Driven(sizes, took_s, load.tally, probes_ms)
 
 

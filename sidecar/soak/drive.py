@@ -1,7 +1,7 @@
 """The load itself: clients that never stop asking, and what is looked at meanwhile.
 
 As many clients as it takes that somebody always waits, and not many more; how many that is, the sidecar's
-own count of those who wait tells.
+own count of those who wait tells. Or so many as are wanted, whoever waits.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sidecar.soak.server import Server
 LOOK_SECONDS = 0.25
 LEAST_WAITING, MOST_WAITING = 2, 8
 MOST_CLIENTS = 512
+"""At once. Each has a connection of its own."""
 # Who is refused does not come back at once.
 PAUSE_SECONDS = 0.2
 FIRST_WHOLE_S = 5.0
@@ -37,11 +38,17 @@ Told = Callable[[float, Tally], None]
 class Soak:
     """One load on one server. Its tally may be looked at at any time.
 
-    `cards` where the budget is about them; None where it is about main memory.
+    `cards` where the budget is about them; None where it is about main memory. `clients` is how many ask at
+    once; None: as many as keep the queue from being empty.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, server: Server, asks: Iterator[Ask], cards: Cards | None
+        self,
+        session: aiohttp.ClientSession,
+        server: Server,
+        asks: Iterator[Ask],
+        cards: Cards | None,
+        clients: int | None,
     ) -> None:
         self.tally = Tally()
         self._session = session
@@ -50,6 +57,7 @@ class Soak:
         self._asking = Asking(session, server)
         self._tree = None if server.pid is None else Tree(server.pid)
         self._cards = cards
+        self._wanted = clients
         self._clients: set[asyncio.Task[None]] = set()
         self._whole_s = FIRST_WHOLE_S
         self._surplus = 0
@@ -113,13 +121,21 @@ class Soak:
             tally.kv_shares += [] if load.kv_share is None else [load.kv_share]
             tally.running += [] if load.running is None else [load.running]
             tally.waiting.append(waiting)
-        wanted = LEAST_WAITING - waiting if waiting else max(LEAST_WAITING, len(self._clients) // 2)
-        for _ in range(min(wanted, MOST_CLIENTS - len(self._clients))):
+        for _ in range(self._missing(waiting)):
             client = asyncio.create_task(self._client())
             self._clients.add(client)
             client.add_done_callback(self._clients.discard)
-        self._surplus = int(waiting > MOST_WAITING)  # one by one: whoever has just come is not seen yet
+        # One by one: whoever has just come is not seen yet.
+        self._surplus = int(self._wanted is None and waiting > MOST_WAITING)
         return own_mib
+
+    def _missing(self, waiting: int) -> int:
+        """How many clients more there should be."""
+        there = len(self._clients)
+        if self._wanted is not None:
+            return self._wanted - there
+        more = LEAST_WAITING - waiting if waiting else max(LEAST_WAITING, there // 2)
+        return min(more, MOST_CLIENTS - there)
 
     async def _client(self) -> None:
         """Ask until it is one too many."""

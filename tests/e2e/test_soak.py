@@ -58,6 +58,14 @@ def test_a_leak_and_a_request_without_memory_are_found(tmp_path: Path) -> None:
     assert told["health_ms"]["failed"] == 0
 
 
+def test_as_many_clients_as_are_wanted(tmp_path: Path) -> None:
+    with echoing(tmp_path, FAULTS_SCRIPT="slots=16 context=64 pace=2") as own:
+        code, told, wrong = soaked("--url", own.url, "--minutes", "0.05", "--clients", "3")
+    assert (code, wrong) == (0, "")
+    assert 2 < told["running_mean"] <= 3
+    assert told["waiting_mean"] < 1
+
+
 def test_it_ends_at_a_signal_and_reports_what_there_is(tmp_path: Path) -> None:
     with echoing(tmp_path) as own, command("--url", own.url, "--minutes", "60") as process:
         until(lambda: own.active() > 0, "the load is on", 20)

@@ -84,7 +84,7 @@ def main() -> int:
 def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
     """The sidecar in front of llama-server, and llama-server alone."""
     streams, pairs, others = overhead.STREAMS[: 1 if quick else None], 1 if quick else PAIRS, machine.Others()
-    with progress(1 + len(streams) * pairs + pairs) as show:
+    with progress(1 + (len(streams) + 2) * pairs) as show:
         show("make the checkpoint")
         model = overhead.gguf(checkpoint.make(WORK / "model"))
         points = overhead.measure(model, binary, pairs, show, streams)

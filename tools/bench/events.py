@@ -7,6 +7,7 @@ import contextlib
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.bench.figures import Point
@@ -15,40 +16,63 @@ from tools.bench.servers import ROOT, Server, free_port
 from tools.bench.show import Show
 from tools.bench.streaming import ready, streamed
 
-STREAMS, EVENTS = 8, 2000
 PROMPT = "words"
 WARM_UP_EVENTS = 100
-WHAT = f"one event, {STREAMS} streams of one event a millisecond"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """So many streams of so many events, one every so many seconds on each."""
+
+    streams: int
+    events: int
+    every_s: float
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        each = "a millisecond" if self.every_s == 0.001 else f"in {self.every_s * 1e3:g} ms"
+        return f"one event, {self.streams} stream{'s' if self.streams > 1 else ''} of one event {each}"
+
+
+FAST = Pace(8, 2000, 0.001)
+# As llama-server brings them to one stream in the table of tokens per second: each finds all asleep.
+SLOW = Pace(1, 300, 0.016)
 
 
 def measure(model: Path, pairs: int, show: Show) -> list[Point]:
     """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
+    fast = _beside_relay(model, FAST, pairs, show)
+    return [fast, _beside_relay(model, SLOW, pairs, show), limit(FAST.what, "us", fast.ours, EVENT_US)]
+
+
+def _beside_relay(model: Path, pace: Pace, pairs: int, show: Show) -> Point:
     found: tuple[list[float], list[float]] = ([], [])
-    with sidecar(model) as ours, _relay(model.parent) as theirs:
+    with sidecar(model, pace) as ours, _relay(model.parent, pace) as theirs:
         for server in (ours, theirs):
             asyncio.run(ready(server))
-            asyncio.run(streamed(server, PROMPT, STREAMS, WARM_UP_EVENTS))
+            asyncio.run(streamed(server, PROMPT, pace.streams, WARM_UP_EVENTS))
         for index in range(pairs):
-            show(f"processor time per event, pair {index + 1} of {pairs}")
+            show(f"{pace.what}, pair {index + 1} of {pairs}")
             for server, kept in zip((ours, theirs), found, strict=True):
-                kept.append(_event_us(server))
-    against = Point("event", f"{WHAT}; theirs is a relay of bytes", "us", *found, less_is_better=True)
-    return [against, limit(WHAT, "us", found[0], EVENT_US)]
+                kept.append(_event_us(server, pace))
+    return Point("event", f"{pace.what}; theirs is a relay of bytes", "us", *found, less_is_better=True)
 
 
-def _event_us(server: Server) -> float:
+def _event_us(server: Server, pace: Pace) -> float:
     before_s = own_cpu_s(server)
-    asyncio.run(streamed(server, PROMPT, STREAMS, EVENTS))
-    return (own_cpu_s(server) - before_s) * 1e6 / (STREAMS * EVENTS)
+    asyncio.run(streamed(server, PROMPT, pace.streams, pace.events))
+    return (own_cpu_s(server) - before_s) * 1e6 / (pace.streams * pace.events)
 
 
 @contextlib.contextmanager
-def sidecar(model: Path, *flags: str) -> Iterator[Server]:
+def sidecar(model: Path, pace: Pace, *flags: str) -> Iterator[Server]:
     """Ours, over the stand-in; what it needs is written beside the model, whose header is read."""
     program = model.parent / "llama-server"
-    program.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m tools.bench.upstream "$@"\n')
+    stand_in = f'exec "{sys.executable}" -m tools.bench.upstream --every-s {pace.every_s} "$@"'
+    program.write_text(f'#!/bin/sh\ncd "{ROOT}" && {stand_in}\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    port, profiles = free_port(), registry(model, "events", context=4096, slots=STREAMS)
+    port, profiles = free_port(), registry(model, "events", context=4096, slots=pace.streams)
     command = [
         sys.executable, "server.py", "--profile", "bench", "--port", str(port),
         "--profiles_config", str(profiles), "--llama_server", str(program), *flags,
@@ -58,9 +82,12 @@ def sidecar(model: Path, *flags: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _relay(folder: Path) -> Iterator[Server]:
+def _relay(folder: Path, pace: Pace) -> Iterator[Server]:
     upstream, port = free_port(), free_port()
-    serve = [sys.executable, "-m", "tools.bench.upstream", "--port", str(upstream)]
+    serve = [
+        sys.executable, "-m", "tools.bench.upstream",
+        "--port", str(upstream), "--every-s", str(pace.every_s),
+    ]  # fmt: skip
     relay = [
         sys.executable, "-m", "tools.bench.relay", "--port", str(port),
         "--upstream", f"http://127.0.0.1:{upstream}",

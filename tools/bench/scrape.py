@@ -26,10 +26,10 @@ def measure(folder: Path, pairs: int, show: Show) -> dict[str, Any]:
     """Over the stand-in for llama-server: with the scraper and without it, in turn."""
     port, model = free_port(), folder / "model.gguf"
     shutil.copy(ROOT / "sidecar" / "embedded" / "embedded-q4_0.gguf", model)
-    with events.sidecar(model, "--metrics_port", str(port)) as server:
+    with events.sidecar(model, events.FAST, "--metrics_port", str(port)) as server:
         url = f"http://127.0.0.1:{port}/metrics"
         asyncio.run(ready(server))
-        asyncio.run(streamed(server, events.PROMPT, events.STREAMS, events.WARM_UP_EVENTS))
+        asyncio.run(streamed(server, events.PROMPT, events.FAST.streams, events.WARM_UP_EVENTS))
         idle, size = asyncio.run(_scraped(url, SCRAPES))
         before_s = _cpu_s(server)
         asyncio.run(_scraped(url, SCRAPES))
@@ -57,11 +57,11 @@ async def _run(server: Server, url: str | None) -> tuple[float, float, list[floa
     found: list[float] = []
     scraper = asyncio.create_task(_scrape_on(url, found)) if url else None
     began, before_s = time.monotonic(), _cpu_s(server)
-    await streamed(server, events.PROMPT, events.STREAMS, events.EVENTS)
+    await streamed(server, events.PROMPT, events.FAST.streams, events.FAST.events)
     took_s, spent_s = time.monotonic() - began, _cpu_s(server) - before_s
     if scraper:
         scraper.cancel()
-    count = events.STREAMS * events.EVENTS
+    count = events.FAST.streams * events.FAST.events
     return count / took_s, spent_s * 1e6 / count, found
 
 
@@ -107,9 +107,9 @@ def render(scrape: dict[str, Any] | None) -> str:
     idle, loaded = scrape["idle_ms"], scrape["loaded_ms"]
     return (
         f"{title}\n\nMeasured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
-        f"{m['busy_by_others_cores']:.2f} cores busy. {events.STREAMS} streams of one event a millisecond "
-        f"behind a stand-in for llama-server, METRICS_PORT scraped once a second, which is 15 times as often "
-        f"as docker/prometheus does; {scrape['pairs']} pairs with and without it.\n\n"
+        f"{m['busy_by_others_cores']:.2f} cores busy. {events.FAST.streams} streams of one event a "
+        "millisecond behind a stand-in for llama-server, METRICS_PORT scraped once a second, which is 15 "
+        f"times as often as docker/prometheus does; {scrape['pairs']} pairs with and without it.\n\n"
         "| | |\n|---|---:|\n"
         f"| a scrape | {scrape['size_kib']} KiB, {scrape['cpu_ms']} ms of processor |\n"
         f"| its time, idle: median, worst | {idle['median']} ms, {idle['worst']} ms |\n"

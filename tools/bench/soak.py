@@ -1,10 +1,10 @@
 """Ten minutes of the worst load on each engine, and what reserving memory costs of the worker's speed.
 
 `held` is a worker whose memory is sized as profiles size it: more slots than contexts, and who finds a slot
-waits until what it may need is reserved. Nothing is to be reserved in the other two, where each slot has a
-context of its own: `even` has the same memory and as many slots as that allows, `free` has the same slots
-and the memory for all of them, which is twice as much. The same mix, in turn. llama-server has no such pairs:
-a slot there is its memory.
+waits until what it may need is reserved. Nothing is to be reserved where each slot has a context of its own:
+`free` has the same slots and the memory for all of them, which is twice as much; `even` has the same memory
+and as many slots as that allows. The same mix, in turn, asked by the same number of clients or by as many as
+each can take. llama-server has no such pairs: a slot there is its memory.
 """
 
 from __future__ import annotations
@@ -41,16 +41,33 @@ class Pool:
 
 # As in the profile `embedded`: half as many contexts as slots. llama-server sets one aside for each slot.
 HELD = {"embedded": Pool(32, 16 * CONTEXT), "embedded-gguf": Pool(16)}
-UNRESERVED = {"even": Pool(16), "free": Pool(32)}
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What `held` is compared with. `clients` ask each of the two at once; None: as many as keep a queue."""
+
+    pool: Pool
+    clients: int | None = None
+
+
+# A request of the mix has 203 tokens in the mean, and those that are longer stay longer: 16 clients have
+# nearly all of `held` reserved and seldom wait; 20 do.
+AGAINST = {
+    "free_16": Against(Pool(32), 16),
+    "free_20": Against(Pool(32), 20),
+    "even": Against(Pool(16)),
+    "free": Against(Pool(32)),
+}
 
 
 def measure(binary: str, quick: bool) -> dict[str, Any]:
     """All of it; quick: little of each."""
     others = machine.Others()
     pairs = 1 if quick else PAIRS
-    with progress(len(BUDGETS) + pairs * len(UNRESERVED)) as show:
+    with progress(len(BUDGETS) + pairs * len(AGAINST)) as show:
         runs = {profile: _ten_minutes(profile, binary, quick, show) for profile in BUDGETS}
-        speed = {name: _pairs(name, binary, pairs, quick, show) for name in UNRESERVED}
+        speed = {name: _pairs(name, binary, pairs, quick, show) for name in AGAINST}
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
         "build": overhead.version(binary),
@@ -68,15 +85,17 @@ def _ten_minutes(profile: str, binary: str, quick: bool, show: Show) -> dict[str
 
 def _pairs(against: str, binary: str, pairs: int, quick: bool, show: Show) -> dict[str, Any]:
     """Tokens a second of `held` and of another pool in turn, and the median of the ratios."""
-    pools = {"held": HELD["embedded"], against: UNRESERVED[against]}
+    other = AGAINST[against]
+    pools = {"held": HELD["embedded"], against: other.pool}
+    clients = () if other.clients is None else ("--clients", str(other.clients))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in pools}
     minutes = QUICK_MINUTES if quick else PAIR_MINUTES
     for index in range(pairs):
         show(f"memory reserved against {against}, pair {index + 1} of {pairs}")
         for name, pool in pools.items():
-            found[name].append(_soak("embedded", pool, binary, minutes))
+            found[name].append(_soak("embedded", pool, binary, minutes, *clients))
     speeds = {name: [run["tokens_per_s"] for run in runs] for name, runs in found.items()}
-    ratios = [held / other for held, other in zip(speeds["held"], speeds[against], strict=True)]
+    ratios = [held / beside for held, beside in zip(speeds["held"], speeds[against], strict=True)]
     shares = [run["kv_reserved_share"] for run in found["held"] if run["kv_reserved_share"] is not None]
     return {
         "raw": speeds,
@@ -84,6 +103,7 @@ def _pairs(against: str, binary: str, pairs: int, quick: bool, show: Show) -> di
             name: rounded(statistics.mean(run["running_mean"] for run in runs))
             for name, runs in found.items()
         },
+        "clients": other.clients,
         "kv_reserved_share": rounded(statistics.mean(shares)) if shares else None,
         "ratio": rounded(statistics.median(ratios)),
         "ratio_range": [rounded(min(ratios)), rounded(max(ratios))],

@@ -7,7 +7,12 @@ from typing import Any
 from tools.bench.soak import WANTED_HEALTH_MS, WANTED_SHARE, WANTED_SPEED
 
 ENGINES = {"embedded-gguf": "llama-server", "embedded": "transformers"}
-AGAINST = {"even": "`even`: the same memory", "free": "`free`: the memory for every slot, twice as much"}
+AGAINST = {
+    "free_16": "`free`, 16 clients each",
+    "free_20": "`free`, 20 clients each",
+    "even": "`even`, as many clients as each can take",
+    "free": "`free`, as many clients as each can take",
+}
 TITLE = "## Memory under the worst load"
 
 
@@ -70,7 +75,8 @@ def _speeds(speeds: dict[str, dict[str, Any]] | None) -> str:
         return "What reserving memory costs of the speed was not measured in this run."
     head = (
         "Tokens a second of the worker with more slots than contexts (`held`), against one where nobody who "
-        "finds a slot waits for memory, since each has a context of its own:"
+        "finds a slot waits for memory, since each has a context of its own: with as many slots and so twice "
+        "the memory (`free`), or with the same memory and so half the slots (`even`):"
     )
     columns = (
         "against", "held", "the other", "held / other (range)", "run at once", "KV reserved", "wanted", "met",

@@ -1,7 +1,7 @@
-"""A stand-in for llama-server that costs nothing: one event a millisecond on every stream.
+"""A stand-in for llama-server that costs nothing: events at a fixed pace on every stream.
 
-`python -m tools.bench.upstream --port N` answers the few routes that the sidecar asks, in the forms of
-the real one. What is left of a measurement is what stands in front of it.
+`python -m tools.bench.upstream --port N --every-s 0.001` answers the few routes that the sidecar asks, in the
+forms of the real one. What is left of a measurement is what stands in front of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 from aiohttp import web
 
 EVENTS = 2000
-EVERY_S = 0.001
 HELP = """\
 -m, --model FNAME       model
 --port PORT             port
@@ -28,15 +27,18 @@ FRAME = (
 LAST = b'data: {"content":"","stop":true,"stop_type":"limit","tokens_predicted":%d}\n\n'
 
 
-async def _complete(request: web.Request) -> web.StreamResponse:
-    count = (await request.json()).get("n_predict", EVENTS)
-    answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
-    await answer.prepare(request)
-    for index in range(count):
-        await answer.write(FRAME % (index + 1))
-        await asyncio.sleep(EVERY_S)
-    await answer.write(LAST % count)
-    return answer
+def _completing(every_s: float) -> Any:
+    async def complete(request: web.Request) -> web.StreamResponse:
+        count = (await request.json()).get("n_predict", EVENTS)
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await answer.prepare(request)
+        for index in range(count):
+            await answer.write(FRAME % (index + 1))
+            await asyncio.sleep(every_s)
+        await answer.write(LAST % count)
+        return answer
+
+    return complete
 
 
 def _always(body: dict[str, Any]) -> Any:
@@ -44,6 +46,10 @@ def _always(body: dict[str, Any]) -> Any:
         return web.json_response(body)
 
     return answer
+
+
+def _flag(name: str) -> str:
+    return sys.argv[sys.argv.index(name) + 1]
 
 
 def main() -> None:
@@ -58,8 +64,8 @@ def main() -> None:
     app.router.add_get("/props", _always({"default_generation_settings": {"n_ctx": 4096}}))
     app.router.add_post("/tokenize", _always({"tokens": [1, 2, 3]}))
     app.router.add_post("/apply-template", _always({"prompt": "words"}))
-    app.router.add_post("/completion", _complete)
-    port = int(sys.argv[sys.argv.index("--port") + 1])
+    app.router.add_post("/completion", _completing(float(_flag("--every-s"))))
+    port = int(_flag("--port"))
     web.run_app(app, host="127.0.0.1", port=port, print=None)
 
 
