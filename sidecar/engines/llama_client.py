@@ -83,7 +83,7 @@ class LlamaClient:
                 raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
             yield b""
             frames = SseFrames()
-            async for data in answer.content.iter_any():
+            while data := await answer.content.readany():
                 for frame in frames.feed(data):
                     if frame == DONE:
                         return
