@@ -25,8 +25,8 @@ class Channel(Generic[T]):
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: T) -> None:
-        """Add one; the reader is woken."""
-        if self._ahead is not None and self._waits() and self._ahead(item):
+        """Add one; the reader is woken for what `ahead` does not take."""
+        if self._ahead is not None and self._waiting() and self._ahead(item):
             return
         self._items.append(item)
         self._wake()
@@ -38,7 +38,8 @@ class Channel(Generic[T]):
             self._wake()
 
     async def take(self) -> list[T]:
-        """All items since the last call, at least one, in order; none once it is closed and empty.
+        """All items since the last call that `ahead` did not take, at least one, in order; none once it is
+        closed and empty.
 
         Raises the error that it was closed with, behind the last item. Cancelled, it loses nothing.
         """
@@ -51,8 +52,9 @@ class Channel(Generic[T]):
         return items
 
     def _wake(self) -> None:
-        if self._reader is not None and self._waits():
-            self._reader.set_result(None)
+        if (reader := self._waiting()) is not None:
+            reader.set_result(None)
 
-    def _waits(self) -> bool:
-        return self._reader is not None and not self._reader.done()
+    def _waiting(self) -> asyncio.Future[None] | None:
+        """What the reader waits for; None when it does not, or was cancelled."""
+        return None if self._reader is None or self._reader.done() else self._reader

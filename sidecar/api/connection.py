@@ -66,7 +66,7 @@ class Connection(H11Protocol):
     """uvicorn's, with an end to every wait and one form for every refusal."""
 
     clocks = Clocks()
-    outbox = Outbox()
+    outbox: Outbox
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """A client is there; its head is waited for."""
@@ -129,7 +129,10 @@ class Connection(H11Protocol):
             self.outbox.flush()
             await send(message)
 
-        await self.config.loaded_app(scope, receive, behind_chunks)
+        try:
+            await self.config.loaded_app(scope, receive, behind_chunks)
+        finally:
+            self.outbox.flush()  # whoever closes the connection now closes it behind them
 
     def _expect(self) -> None:
         state = None if self._refused else self.conn.their_state

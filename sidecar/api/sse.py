@@ -15,7 +15,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sidecar.api.chunks import Way, way
+from sidecar.api.chunks import Chunks, Way, way
 from sidecar.api.disconnect import gone
 from sidecar.api.errors import envelope
 from sidecar.api.render import Render
@@ -71,23 +71,23 @@ def _frame(event: Event, render: Render) -> bytes:
 class Ahead:
     """Writes new text in the step of the engine that brought it, while the stream has nothing else to say.
 
-    It takes nothing before it has a way and a render, nor while the client does not keep up.
+    It takes nothing before it has a render and chunks to write to, nor while the client does not keep up.
     """
 
     def __init__(self) -> None:
-        self.way: Way | None = None
         self.render: Render | None = None
+        self.chunks: Chunks | None = None
 
     def __call__(self, event: Event) -> bool:
         """Whether it was written. What can not be rendered is left to the stream, which can say so."""
-        way, render = self.way, self.render
-        if not isinstance(event, Delta) or render is None or way is None or not way.open:
+        render, chunks = self.render, self.chunks
+        if not isinstance(event, Delta) or render is None or chunks is None or not chunks.open:
             return False
         try:
             body = render.frame(render.delta(event))
         except Exception:
             return False
-        way.put(body)
+        chunks.put(body)
         return True
 
 
@@ -122,7 +122,8 @@ class EventStream(Response):
         async with contextlib.aclosing(self._batches):
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
-            self._ahead.way = found = way(scope, send)
+            found = way(scope, send)
+            self._ahead.chunks = found if isinstance(found, Chunks) else None
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write, found, group.cancel_scope)
                 group.start_soon(self._ping, found)

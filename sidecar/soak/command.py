@@ -105,26 +105,31 @@ def _minutes(text: str) -> float:
 def _pid(text: str, url: str) -> int | None:
     if not text:
         return None
-    if not url or not text.isdecimal():
-        raise ConfigError(f"--pid {text[:80]!r} can not be used; accepted: a process id, beside --url")
-    return int(text)
+    if url and (pid := _number(text)):
+        return pid
+    raise ConfigError(f"--pid {text[:80]!r} can not be used; accepted: a process id, beside --url")
 
 
 def _warm_up(text: str) -> int:
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
+    if requests := _number(text):
+        return requests
     raise ConfigError(f"--warm-up {text[:80]!r} can not be used; accepted: a number of requests, 1 or more")
 
 
 def _clients(text: str) -> int | None:
     if not text:
         return None
-    if text.isdecimal() and 1 <= int(text) <= MOST_CLIENTS:
-        return int(text)
+    if 1 <= (clients := _number(text)) <= MOST_CLIENTS:
+        return clients
     raise ConfigError(
         f"--clients {text[:80]!r} can not be used; accepted: a number from 1 to {MOST_CLIENTS}, "
         "or nothing for as many as it takes"
     )
+
+
+def _number(text: str) -> int:
+    """0 for what is none, or a longer one than anything here is."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def _url(text: str) -> str:

@@ -75,9 +75,11 @@ def test_closing_wakes_the_reader() -> None:
     run(story)
 
 
+@pytest.mark.parametrize("ahead", [None, lambda item: item > 1])
 @pytest.mark.parametrize("woken", [False, True])
-def test_a_cancelled_reader_loses_nothing(woken: bool) -> None:
-    async def story(channel: Channel[int]) -> None:
+def test_a_cancelled_reader_loses_nothing(woken: bool, ahead: Callable[[int], bool] | None) -> None:
+    async def story() -> None:
+        channel = Channel(ahead)
         reader = asyncio.create_task(channel.take())
         await asyncio.sleep(0)
         if woken:
@@ -88,7 +90,7 @@ def test_a_cancelled_reader_loses_nothing(woken: bool) -> None:
         channel.put(2)
         assert await channel.take() == ([1, 2] if woken else [2])
 
-    run(story)
+    asyncio.run(story())
 
 
 def test_who_waits_is_offered_an_item_first_and_is_not_woken_for_what_it_takes() -> None:

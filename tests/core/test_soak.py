@@ -236,11 +236,14 @@ def test_what_a_sidecar_says_of_itself() -> None:
         ("--clients", "0"),
         ("--clients", "513"),
         ("--clients", "all"),
+        ("--clients", "9" * 5000),
+        ("--warm-up", "9" * 5000),
         ("--url", "localhost:8000"),
         ("--url", "https://a"),
         ("--url", "http://a/v1"),
         ("--pid", "12"),
         ("--url", "http://a", "--pid", "-1"),
+        ("--url", "http://a", "--pid", "9" * 5000),
     ],
 )
 def test_a_flag_that_can_not_be_used_is_one_line(flags: tuple[str, ...]) -> None:

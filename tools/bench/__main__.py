@@ -86,11 +86,12 @@ def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
     streams, pairs, others = overhead.STREAMS[: 1 if quick else None], 1 if quick else PAIRS, machine.Others()
     with progress(1 + (len(streams) + 2) * pairs) as show:
         show("make the checkpoint")
-        model = overhead.gguf(checkpoint.make(WORK / "model"))
-        points = overhead.measure(model, binary, pairs, show, streams)
-        points += events.measure(model, pairs, show)
+        model, host = overhead.gguf(checkpoint.make(WORK / "model")), machine.Host()
+        points = overhead.measure(model, binary, pairs, host, show, streams)
+        points += events.measure(model, pairs, host, show)
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},
+        "loop_ms": host.loop_ms(),
         "build": overhead.version(binary),
         "points": [point.as_json() for point in points],
     }

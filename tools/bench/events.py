@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.bench.figures import Point
+from tools.bench.machine import Host
 from tools.bench.overhead import EVENT_US, limit, own_cpu_s, registry, started
 from tools.bench.servers import ROOT, Server, free_port
 from tools.bench.show import Show
@@ -40,13 +41,13 @@ FAST = Pace(8, 2000, 0.001)
 SLOW = Pace(1, 300, 0.016)
 
 
-def measure(model: Path, pairs: int, show: Show) -> list[Point]:
+def measure(model: Path, pairs: int, host: Host, show: Show) -> list[Point]:
     """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
-    fast = _beside_relay(model, FAST, pairs, show)
-    return [fast, _beside_relay(model, SLOW, pairs, show), limit(FAST.what, "us", fast.ours, EVENT_US)]
+    fast = _beside_relay(model, FAST, pairs, host, show)
+    return [fast, _beside_relay(model, SLOW, pairs, host, show), limit(FAST.what, "us", fast.ours, EVENT_US)]
 
 
-def _beside_relay(model: Path, pace: Pace, pairs: int, show: Show) -> Point:
+def _beside_relay(model: Path, pace: Pace, pairs: int, host: Host, show: Show) -> Point:
     found: tuple[list[float], list[float]] = ([], [])
     with sidecar(model, pace) as ours, _relay(model.parent, pace) as theirs:
         for server in (ours, theirs):
@@ -55,6 +56,7 @@ def _beside_relay(model: Path, pace: Pace, pairs: int, show: Show) -> Point:
         for index in range(pairs):
             show(f"{pace.what}, pair {index + 1} of {pairs}")
             for server, kept in zip((ours, theirs), found, strict=True):
+                host.calm()
                 kept.append(_event_us(server, pace))
     return Point("event", f"{pace.what}; theirs is a relay of bytes", "us", *found, less_is_better=True)
 

@@ -20,6 +20,7 @@ from sidecar.registry import load_registry
 from tools.bench.checkpoint import CONTROL, VOCABULARY, prompt
 from tools.bench.figures import Point
 from tools.bench.load import Ask, Run, first_token_s, run
+from tools.bench.machine import Host
 from tools.bench.servers import ROOT, Server, free_port
 from tools.bench.show import Show
 from tools.embedded_model.export_gguf import export
@@ -45,10 +46,11 @@ def gguf(checkpoint: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Both servers, up. `ours` has a llama-server of its own below it."""
+    """Both servers, up, on this host. `ours` has a llama-server of its own below it."""
 
     ours: Server
     theirs: Server
+    host: Host
 
     def pair(self, streams: int, name: str) -> tuple[Run, Run, float]:
         """The same prompts to ours, then to theirs; microseconds of the sidecar's processor per event."""
@@ -56,9 +58,11 @@ class Duel:
             Ask(prompt(PROMPT_TOKENS, f"{streams}/{name}/{i}"), PROMPT_TOKENS, NEW_TOKENS)
             for i in range(streams)
         ]
+        self.host.calm()
         before = own_cpu_s(self.ours)
         ours = run(self.ours, asks)
         spent_us = (own_cpu_s(self.ours) - before) * 1e6
+        self.host.calm()
         return ours, run(self.theirs, asks), spent_us / (streams * NEW_TOKENS)
 
     def first_later_ms(self, name: str) -> float:
@@ -66,6 +70,7 @@ class Duel:
 
         A long prompt would hide some milliseconds behind hundreds that vary by more.
         """
+        self.host.calm()
         later_s = []
         for index in range(FIRST_ASKS):
             asks = [Ask(prompt(SHORT_TOKENS, f"first/{name}/{index}"), SHORT_TOKENS, 2)]
@@ -79,14 +84,14 @@ def version(binary: str) -> str:
 
 
 def measure(
-    model: Path, binary: str, pairs: int, show: Show, streams: Sequence[int] = STREAMS
+    model: Path, binary: str, pairs: int, host: Host, show: Show, streams: Sequence[int] = STREAMS
 ) -> list[Point]:
     """Speed, first token, processor time and memory; `binary` is the llama-server of both."""
     profiles = registry(model, "overhead", context=CONTEXT, slots=max(STREAMS))
     with _ours(profiles, binary) as ours, _theirs(profiles, binary, model) as theirs:
         for server in (ours, theirs):
             first_token_s(server, Ask(prompt(PROMPT_TOKENS, "start"), PROMPT_TOKENS, 4))
-        duel = Duel(ours, theirs)
+        duel = Duel(ours, theirs, host)
         points = [point for count in streams for point in _points(duel, count, pairs, show)]
         resident_mib = ours.process.memory_info().rss / 2**20
         return [*points, limit("resident memory of the sidecar", "MiB", [resident_mib], RESIDENT_MIB)]

@@ -73,12 +73,23 @@ def _llama(llama: dict[str, Any] | None) -> str:
     parts = [
         title,
         f"{llama['build']}; measured {m['date']} on {m['cores']} cores of {m['cpu']}; others kept "
-        f"{m['busy_by_others_cores']:.2f} cores busy.",
+        f"{m['busy_by_others_cores']:.2f} cores busy.{_host(llama)}",
     ]
     for key, heading in LLAMA_TABLES.items():
         if points := [p for p in llama["points"] if p["table"] == key]:
             parts.append(f"### {heading}\n\n{(_limits if key == 'cost' else _table)(points)}")
     return "\n\n".join(parts)
+
+
+def _host(llama: dict[str, Any]) -> str:
+    """How fast the host was, where it was looked at: runs of one machine differ by it."""
+    if "loop_ms" not in llama:
+        return ""
+    low, middle, high = llama["loop_ms"]
+    return (
+        " Each turn waited, for ten minutes in all, until the host was calm: a loop of a million additions "
+        f"in Python then took {middle:g} ms ({low:g} to {high:g})."
+    )
 
 
 def _forms(forms: dict[str, Any] | None) -> str:
