@@ -6,23 +6,12 @@ A chunk in the middle of an answer moves nothing in h11's state of the connectio
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from starlette.types import Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 _EXTENSION = "sidecar.chunks"
-
-
-class Way(Protocol):
-    """Where the bytes of one answer go."""
-
-    wrote: bool
-    """Whether anything was written; whoever wants to know sets it back."""
-
-    async def write(self, body: bytes) -> None:
-        """Write at least one byte, once the client takes what it is sent. To one that has left, nothing."""
 
 
 class Outbox:
@@ -50,7 +39,10 @@ class Outbox:
 
 
 class Chunks:
-    """One answer of HTTP/1.1 that was begun without a length: its chunks go by the outbox."""
+    """One answer of HTTP/1.1 that was begun without a length: its chunks go by the outbox.
+
+    `wrote` is whether anything was written; whoever wants to know sets it back.
+    """
 
     def __init__(
         self, outbox: Outbox, transport: asyncio.Transport, flow: FlowControl, cycle: RequestResponseCycle
@@ -76,7 +68,7 @@ class Chunks:
         self._outbox.put(self._transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def write(self, body: bytes) -> None:
-        """See `Way`."""
+        """Write at least one byte, once the client takes what it is sent. To one that has left, nothing."""
         if self._flow.write_paused and not self._cycle.disconnected:
             await self._flow.drain()
         if not self._cycle.disconnected:
@@ -84,19 +76,23 @@ class Chunks:
 
 
 class Messages:
-    """The way of every ASGI server."""
+    """The same by the way of every ASGI server."""
 
     def __init__(self, send: Send) -> None:
         self.wrote = False
         self._send = send
 
     async def write(self, body: bytes) -> None:
-        """See `Way`."""
+        """Write at least one byte; the server waits for the client."""
         self.wrote = True
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def way(scope: Scope, send: Send) -> Chunks | Messages:
+Way = Chunks | Messages
+"""Where the bytes of one answer go."""
+
+
+def way(scope: Scope, send: Send) -> Way:
     """The shortest that there is for an answer in this scope."""
     found: Chunks | None = scope.get("extensions", {}).get(_EXTENSION)
     return found or Messages(send)

@@ -162,7 +162,8 @@ async def _respond(
     if len(generations) > 1:  # of several prompts some would be answered here and some elsewhere
         batches = together(service, model, generations)
     else:
-        batches = service.batches(generations[0], model, hosted=True, ahead=ahead)
+        taker = ahead if render.options.stream else None
+        batches = service.batches(generations[0], model, hosted=True, ahead=taker)
     choices = sum(generation.n for generation in generations)
     if not render.options.stream:
         whole = await unless_gone(request.receive, _gathered(batches, choices))

@@ -45,8 +45,12 @@ HELD = {"embedded": Pool(32, 16 * CONTEXT), "embedded-gguf": Pool(16)}
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """What `held` is compared with. `clients` ask each of the two at once; None: as many as keep a queue."""
+    """What `held` is compared with, and its name in the table.
 
+    `clients` ask each of the two at once; None: as many as keep a queue.
+    """
+
+    what: str
     pool: Pool
     clients: int | None = None
 
@@ -54,10 +58,10 @@ class Against:
 # A request of the mix has 203 tokens in the mean, and those that are longer stay longer: 16 clients have
 # nearly all of `held` reserved and seldom wait; 20 do.
 AGAINST = {
-    "free_16": Against(Pool(32), 16),
-    "free_20": Against(Pool(32), 20),
-    "even": Against(Pool(16)),
-    "free": Against(Pool(32)),
+    "free_16": Against("`free`, 16 clients each", Pool(32), 16),
+    "free_20": Against("`free`, 20 clients each", Pool(32), 20),
+    "even": Against("`even`, as many clients as each can take", Pool(16)),
+    "free": Against("`free`, as many clients as each can take", Pool(32)),
 }
 
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tools.bench.soak import WANTED_HEALTH_MS, WANTED_SHARE, WANTED_SPEED
+from tools.bench.soak import AGAINST, WANTED_HEALTH_MS, WANTED_SHARE, WANTED_SPEED
 
 ENGINES = {"embedded-gguf": "llama-server", "embedded": "transformers"}
-AGAINST = {
-    "free_16": "`free`, 16 clients each",
-    "free_20": "`free`, 20 clients each",
-    "even": "`even`, as many clients as each can take",
-    "free": "`free`, as many clients as each can take",
-}
 TITLE = "## Memory under the worst load"
 
 
@@ -90,7 +84,7 @@ def _speed(name: str, found: dict[str, Any]) -> str:
     held, other = (_median(found["raw"][pool]) for pool in ("held", name))
     running = found["running"]
     cells = [
-        AGAINST[name],
+        AGAINST[name].what,
         f"{held:.0f}",
         f"{other:.0f}",
         f"{found['ratio']:.2f} ({low:.2f} to {high:.2f})",
