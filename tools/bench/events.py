@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import stat
+import statistics
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ from tools.bench.streaming import ready, streamed
 
 PROMPT = "words"
 WARM_UP_EVENTS = 100
+FRAME = '{"index":0,"content":" word","tokens":[17],"stop":false,"id_slot":0,"tokens_predicted":9}'
+FRAMES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,8 @@ SLOW = Pace(1, 300, 0.016)
 
 def measure(model: Path, pairs: int, host: Host, show: Show) -> list[Point]:
     """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
-    fast = _beside_relay(model, FAST, pairs, host, show)
-    return [fast, _beside_relay(model, SLOW, pairs, host, show), limit(FAST.what, "us", fast.ours, EVENT_US)]
+    fast, slow = (_beside_relay(model, pace, pairs, host, show) for pace in (FAST, SLOW))
+    return [fast, slow, _asleep(SLOW, pairs, host), limit(FAST.what, "us", fast.ours, EVENT_US)]
 
 
 def _beside_relay(model: Path, pace: Pace, pairs: int, host: Host, show: Show) -> Point:
@@ -65,6 +70,25 @@ def _event_us(server: Server, pace: Pace) -> float:
     before_s = own_cpu_s(server)
     asyncio.run(streamed(server, PROMPT, pace.streams, pace.events))
     return (own_cpu_s(server) - before_s) * 1e6 / (pace.streams * pace.events)
+
+
+def _asleep(pace: Pace, pairs: int, host: Host) -> Point:
+    """What this machine takes for work that nothing of ours is in, of a process that slept until it came."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for _ in range(pairs):
+        host.calm()
+        for pause_s, kept in zip((pace.every_s, 0.0), found, strict=True):
+            kept.append(statistics.median(_frame_us(pause_s) for _ in range(FRAMES)))
+    what = f"a frame through Python's json and back after {pace.every_s * 1e3:g} ms of sleep; theirs without"
+    return Point("event", what, "us", *found, less_is_better=True)
+
+
+def _frame_us(pause_s: float) -> float:
+    if pause_s:
+        time.sleep(pause_s)
+    began_ns = time.thread_time_ns()
+    json.dumps(json.loads(FRAME))
+    return (time.thread_time_ns() - began_ns) / 1e3
 
 
 @contextlib.contextmanager
