@@ -172,6 +172,8 @@ class Profile(_Block):
         if self.backend == "llamacpp":
             _check_vision(self)
             _check_cards(self)
+        else:
+            _check_text_alone(self)
         return self
 
     @property
@@ -220,6 +222,14 @@ def _check_vision(profile: Profile) -> None:
         raise ValueError("supports_vision needs llamacpp.mmproj_filename, the file that reads images")
     if profile.llamacpp.mmproj_filename and not profile.supports_vision:
         raise ValueError("llamacpp.mmproj_filename needs supports_vision: true")
+
+
+def _check_text_alone(profile: Profile) -> None:
+    for key in ("supports_vision", "supports_embeddings"):
+        if getattr(profile, key):
+            raise ValueError(
+                f"{key} needs backend `llamacpp`; the transformers engine reads and writes text alone"
+            )
 
 
 def _check_cards(profile: Profile) -> None:

@@ -169,7 +169,7 @@ TABLE: tuple[Setting, ...] = (
         ("MEMORY_BUDGET",),
         size_mib,
         _SIZES,
-        "The main memory of the engine's process on a CPU (transformers); held from when it is loaded.",
+        "The main memory of the engine's process on a CPU: what needs more does not start.",
         "memory_budget",
     ),
     Setting(

@@ -12,6 +12,7 @@ from sidecar.settings import Settings
 
 Unused = tuple[tuple[str, str], ...]
 _ON_CPU = "it runs on the CPU, and this is about cards"
+_ON_CARDS = "it runs on cards, where VRAM_BUDGET is the limit"
 # What llama-server is told, or held to, on cards alone.
 _OF_CARDS = {
     "gpu": ("num_gpus", "tensor_parallel_size", "device_ids", "gpu_memory_fraction"),
@@ -40,6 +41,8 @@ def unused(profile: Profile, on_gpu: bool | None = None) -> Unused:
 def unused_settings(profile: Profile, settings: Settings, on_gpu: bool | None = None) -> Unused:
     """The flags and variables that were set without any effect on this profile, each with the reason."""
     reasons = dict(_of_settings(profile, settings))
+    if on_gpu and profile.backend == "llamacpp":
+        reasons["memory_budget_mib"] = _ON_CARDS
     if on_gpu is False and profile.backend == "llamacpp":
         reasons |= dict(_settings_without_cards(settings))
     return tuple((settings.origins[name], why) for name, why in reasons.items() if name in settings.origins)
@@ -49,7 +52,6 @@ def _of_settings(profile: Profile, settings: Settings) -> Iterator[tuple[str, st
     if settings.model_path is not None:
         yield "model_id", f"{settings.origins.get('model_path', 'MODEL_PATH')} goes before it"
     if profile.backend == "llamacpp":
-        yield "memory_budget_mib", "it sizes the transformers engine; llama-server holds what its flags say"
         yield "auto_quantize", "a GGUF file is quantised already"
     else:
         yield "n_gpu_layers", "the transformers engine has all layers in one place"

@@ -86,11 +86,9 @@ def binary(profile: Profile | Unknown, settings: Settings) -> Binary | None:
 def _refused(profile: Profile, settings: Settings, asked: llama_binary.Binary) -> str:
     """What of the profile this build can not be told."""
     assert profile.llamacpp is not None
-    on_gpu = bool(asked.devices) and settings.device != "cpu"
+    files = expected_files(profile.llamacpp, settings.cache_dir)
     try:
-        llama_args(
-            profile, expected_files(profile.llamacpp, settings.cache_dir), asked.flags, port=0, on_gpu=on_gpu
-        )
+        llama_args(profile, files, asked.flags, port=0, on_gpu=asked.on_gpu(settings.device))
     except ConfigError as error:
         return error.message
     return ""

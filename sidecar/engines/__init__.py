@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 from sidecar.engine import Engine
@@ -9,6 +10,7 @@ from sidecar.engines import llama_binary
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llamaserver import LlamaServerEngine
 from sidecar.engines.worker import WorkerEngine
+from sidecar.errors import ConfigError
 from sidecar.events import Events
 from sidecar.fetch import Job
 from sidecar.gpu import look
@@ -22,9 +24,20 @@ from sidecar.worker.messages import WorkerConfig
 def open_engine(profile: Profile, settings: Settings, events: Events | None = None) -> Engine:
     """The engine for the profile, not yet started. Raises ConfigError where its program is missing."""
     if profile.backend == "transformers":
+        _check_torch(profile)
         config, environment = worker_config(profile, settings), child_environment(profile, settings)
         return WorkerEngine(config, environment, events=events)
     return LlamaServerEngine(llama_launch(profile, settings), events=events)
+
+
+def _check_torch(profile: Profile) -> None:
+    """The images of llama.cpp have no torch; to find that out is not to import it."""
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError(
+            f"profile {profile.name} has backend `transformers`, which needs torch, and torch is not "
+            "installed here; take a profile with backend `llamacpp` (`llm-sidecar profiles` lists them), "
+            "or the image of docker/Dockerfile (without Docker: `make install`)"
+        )
 
 
 def llama_launch(profile: Profile, settings: Settings) -> Launch:

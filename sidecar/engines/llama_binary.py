@@ -34,6 +34,15 @@ class Binary:
     flags: LlamaFlags
     devices: tuple[str, ...] = ()
 
+    def on_gpu(self, device: str) -> bool:
+        """Whether it works on cards where DEVICE is `device`. ConfigError for a card that it does not see."""
+        if device.startswith("cuda") and not self.devices:
+            raise ConfigError(
+                f"DEVICE is {device}, but {self.path} sees no card (its --list-devices is empty); accepted "
+                "here: auto, cpu; or take a llama-server that was built for this card"
+            )
+        return device != "cpu" and bool(self.devices)
+
 
 def find(given: str | None, environ: Mapping[str, str]) -> str:
     """The path of the program: `given` (LLAMA_SERVER_PATH), else on PATH. Raises ConfigError."""

@@ -75,7 +75,7 @@ class Launch:
         does not fit before anything is fetched.
         """
         binary = await llama_binary.ask(self.binary, {**inherited(), **self.environment})
-        on_gpu = self.wanted_device != "cpu" and bool(binary.devices)
+        on_gpu = binary.on_gpu(self.wanted_device)
         held_to = await asyncio.to_thread(self.held_to, on_gpu)
         job = replace(self.fetch, held_to=held_to)
         files = await fetching.fetched(job, lambda part, text: report("download", part, text))

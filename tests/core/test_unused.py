@@ -267,4 +267,12 @@ def test_settings_without_effect() -> None:
         "N_GPU_LAYERS",
         "--llama_server",
     ]
-    assert [name for name, _ in unused_settings(profile({}), settings)] == ["MODEL_ID", "MEMORY_BUDGET"]
+    assert [name for name, _ in unused_settings(profile({}), settings)] == ["MODEL_ID"]
+
+
+@pytest.mark.parametrize(("cards", "in_vain"), [(CARDS, True), ((), False)])
+def test_main_memory_is_the_limit_where_there_is_no_card(
+    cards: tuple[GpuReading, ...], in_vain: bool, tmp_path: Path
+) -> None:
+    told = dict(plan(tmp_path, example(), cards, {"MEMORY_BUDGET": "9GiB"}).unused)
+    assert ("MEMORY_BUDGET" in told) == in_vain

@@ -158,6 +158,14 @@ def test_their_metrics_are_on_ports_of_their_own(servers: Stack, ports: list[int
             assert b"requests_total" in answer.read()
 
 
+def test_a_model_that_needs_torch_is_refused_and_the_one_that_runs_stays(servers: Stack) -> None:
+    status, body = servers.post("/models/load", model="embedded")
+    assert status == 503, body
+    assert "torch is not installed" in body["error"]["message"]
+    status, body = servers.get("/health")
+    assert (status, body["status"]) == (200, "ok")
+
+
 def test_the_server_has_no_rights_to_spare(servers: Stack) -> None:
     told = json.loads(docker("inspect", servers.container("gpu-server-1")))[0]
     assert told["Config"]["User"] == "10001:10001"

@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import subprocess
+import sysconfig
 import time
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_a_load_that_can_not_succeed_ends_the_start(tmp_path: Path) -> None:
     assert "The model could not be loaded: " in out
     assert "starting again" not in out + err
     assert "Traceback" not in out
+
+
+def test_without_torch_the_start_says_what_to_take(tmp_path: Path) -> None:
+    """As in the images of llama.cpp: all packages but torch, which nobody finds."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for found in Path(sysconfig.get_path("purelib")).iterdir():
+        if not found.name.startswith("torch"):
+            (packages / found.name).symlink_to(found)
+    with program(tmp_path, entry=("-S", "server.py"), PYTHONPATH=str(packages)) as own:
+        assert own.process.wait(60) == 78
+        assert "profile embedded has backend `transformers`, which needs torch" in own.printed()
+        assert "Traceback" not in own.printed()
 
 
 @pytest.mark.llama

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -443,6 +444,21 @@ def test_a_program_that_can_not_serve_is_final_at_once(binary: str, script: str,
             assert text in state.reason
             assert state.exit_code == 78
         await until(lambda: children() == [], "nobody is left")
+
+    run(test)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_card_that_was_asked_for_and_is_not_there_is_not_passed_over(device: str) -> None:
+    async def test() -> None:
+        async with engine(device=device) as made:
+            state = await failed(made)
+            assert state.exit_code == 78
+            assert re.search(
+                f"DEVICE is {device}, but .* sees no card .*accepted here: auto, cpu", state.reason
+            )
+        async with engine("card", device=device) as made:
+            await ready(made)
 
     run(test)
 
