@@ -83,11 +83,12 @@ def main() -> int:
 
 def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
     """The sidecar in front of llama-server, and llama-server alone."""
-    streams, pairs, others = overhead.STREAMS[: 1 if quick else None], 1 if quick else PAIRS, machine.Others()
-    with progress(1 + (len(streams) + 2) * pairs) as show:
+    turns = overhead.QUICK if quick else overhead.STREAMS
+    pairs, others = 1 if quick else PAIRS, machine.Others()
+    with progress(1 + sum(turns.values()) + 2 * pairs) as show:
         show("make the checkpoint")
         model, host = overhead.gguf(checkpoint.make(WORK / "model")), machine.Host()
-        points = overhead.measure(model, binary, pairs, host, show, streams)
+        points = overhead.measure(model, binary, turns, host, show)
         points += events.measure(model, pairs, host, show)
     return {
         "machine": machine.facts() | {"busy_by_others_cores": rounded(others.cores())},

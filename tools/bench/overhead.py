@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from tools.bench.show import Show
 from tools.embedded_model.export_gguf import export
 
 PROMPT_TOKENS, NEW_TOKENS = 64, 64
-STREAMS = (1, 8, 32)
+# Streams, and pairs of turns with so many. A turn of one is over in a second, and pairs differ by a tenth.
+STREAMS = {1: 25, 8: 10, 32: 5}
+QUICK = {1: 1}
 SHORT_TOKENS, FIRST_ASKS = 8, 20
 CONTEXT = 256
 # One thread works for the model, so that the other core is there for both clients and the sidecar:
@@ -83,16 +85,17 @@ def version(binary: str) -> str:
     return parse_help(*(_said(binary, flag) for flag in ("--help", "--version"))).version
 
 
-def measure(
-    model: Path, binary: str, pairs: int, host: Host, show: Show, streams: Sequence[int] = STREAMS
-) -> list[Point]:
-    """Speed, first token, processor time and memory; `binary` is the llama-server of both."""
+def measure(model: Path, binary: str, pairs: Mapping[int, int], host: Host, show: Show) -> list[Point]:
+    """Speed, first token, processor time and memory; `binary` is the llama-server of both.
+
+    `pairs` are STREAMS, or others.
+    """
     profiles = registry(model, "overhead", context=CONTEXT, slots=max(STREAMS))
     with _ours(profiles, binary) as ours, _theirs(profiles, binary, model) as theirs:
         for server in (ours, theirs):
             first_token_s(server, Ask(prompt(PROMPT_TOKENS, "start"), PROMPT_TOKENS, 4))
         duel = Duel(ours, theirs, host)
-        points = [point for count in streams for point in _points(duel, count, pairs, show)]
+        points = [point for streams in pairs for point in _points(duel, streams, pairs[streams], show)]
         resident_mib = ours.process.memory_info().rss / 2**20
         return [*points, limit("resident memory of the sidecar", "MiB", [resident_mib], RESIDENT_MIB)]
 
