@@ -19,9 +19,8 @@ from sidecar.fit import Fit, fit
 from sidecar.gpu import GpuLook, GpuUnreadable
 from sidecar.llama_args import llama_args
 from sidecar.model_files import expected_files
-from sidecar.overrides import OWN
 from sidecar.pinning import child_environment
-from sidecar.profiles import Profile
+from sidecar.profiles import OWN, Profile
 from sidecar.registry import load_registry
 from sidecar.settings import Settings
 from sidecar.settings_table import TABLE

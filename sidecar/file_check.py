@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sidecar import checksums, gguf, weights
 from sidecar.errors import WeightsMissing
-from sidecar.model_files import expected_files, llama_files
-from sidecar.profiles import Profile
+from sidecar.model_files import check_given, expected_files, llama_files
+from sidecar.profiles import OWN, Profile
 
 Progress = Callable[[float | None, str], None]
 MIB = 1024 * 1024
@@ -50,10 +50,12 @@ def _files(profile: Profile, cache_dir: Path | None) -> Iterator[tuple[Path, str
     if profile.backend == "llamacpp":
         block = profile.llamacpp
         assert block is not None
-        expected = expected_files(block, cache_dir)
+        expected, fetch = expected_files(block, cache_dir), _fetching(profile) if block.hf_repo_id else ""
+        if block.model_path:
+            check_given(expected.model)
         for model, sha256 in ((expected.model, block.sha256), (expected.mmproj, block.mmproj_sha256)):
             if model is not None:
-                gguf.check(model)
+                gguf.check(model, fetch)
                 first, *others = _with_parts(model)
                 yield first, sha256
                 yield from ((other, "") for other in others)
@@ -63,10 +65,15 @@ def _files(profile: Profile, cache_dir: Path | None) -> Iterator[tuple[Path, str
     folder = weights.find_here(sources)
     if folder is None:
         raise WeightsMissing(
-            f"{profile.name}: none of {', '.join(sources)} is here; `llm-sidecar download` fetches it."
+            f"{profile.name}: none of {', '.join(sources)} is here; `{_fetching(profile)}` fetches it."
         )
     weights.check(folder)
     yield from ((path, "") for path in sorted(folder.glob("*.safetensors")))
+
+
+def _fetching(profile: Profile) -> str:
+    """The command that fetches what it lacks, typed where this one was; a model of one's own has no name."""
+    return "llm-sidecar download" + ("" if profile.name == OWN else f" {profile.name}")
 
 
 def _with_parts(model: Path) -> list[Path]:

@@ -125,18 +125,18 @@ def part_names(name: str) -> tuple[str, ...]:
     return tuple(f"{found[1]}{part:05}-of-{found[3]}.gguf" for part in range(1, int(found[3]) + 1))
 
 
-def check(path: Path) -> GgufHeader:
+def check(path: Path, fetch: str = "") -> GgufHeader:
     """The header of a model whose files are whole, as far as headers tell; the first part's if it is split.
 
-    Raises WeightsMissing that names the parts which are not there, WeightsDamaged for the first file
-    that is not what it should be.
+    Raises WeightsMissing that names the parts which are not there, and `fetch`, the command that fetches
+    them if there is one; WeightsDamaged for the first file that is not what it should be.
     """
     parts = [path.with_name(name) for name in part_names(path.name)]
     if missing := [part.name for part in parts if not part.is_file()]:
         raise WeightsMissing(
             f"{path.parent} lacks {', '.join(missing[:3])}"
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            + "; `llm-sidecar download NAME` fetches it, or put it there yourself."
+            + (f"; `{fetch}` fetches it, or put it there yourself." if fetch else "; put it there.")
         )
     headers = [_check_one(part) for part in parts]
     if headers[0].part_count != len(parts):

@@ -179,13 +179,19 @@ def _fetch(
 
 def _check(one: _Wanted, path: Path | None, on_progress: Callable[[float, str], None]) -> None:
     assert path is not None, "fetched, or refused before"
-    if one.given is not None and not path.is_file():
-        raise WeightsMissing(_not_there(path))
+    if one.given is not None:
+        check_given(path)
     gguf.check(path)
     if one.sha256:
         if checksums.remembered(path) is None:
             on_progress(1.0, f"checking the sum of {path.name}")
         checksums.require(path, one.sha256, "the profile")
+
+
+def check_given(path: Path) -> None:
+    """Raises WeightsMissing, with what to do, where the file that `model_path` names is not there."""
+    if not path.is_file():
+        raise WeightsMissing(_not_there(path))
 
 
 def _not_there(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.errors import ConfigError
 from sidecar.profiles import (
+    OWN,
     OWN_CONTEXT,
     Gpu,
     LlamaCpp,
@@ -18,7 +19,6 @@ from sidecar.profiles import (
     Transformers,
 )
 
-OWN = "own"
 GGUF_ID = re.compile(r"(?P<repository>[^@:]+)(@(?P<revision>[^:]+))?:(?P<file>.+\.gguf)")
 # What a profile says of its own model is not said of another one.
 ANOTHER: dict[str, Any] = {"vram_mib": None, "description": ""}
@@ -180,10 +180,15 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ConfigError(
-            f"MODEL_PATH={path}: accepted: a *.gguf file, or a folder with config.json and *.safetensors"
-        )
+    if (path / "config.json").is_file():
+        return
+    if path.is_dir():
+        wrong = "the folder has no config.json"
+    else:
+        wrong = "the file is no *.gguf" if path.exists() else "there is no such file or folder"
+    raise ConfigError(
+        f"MODEL_PATH={path}: {wrong}; accepted: a *.gguf file, or a folder with config.json and *.safetensors"
+    )
 
 
 def _context_of(path: Path | None) -> int:

@@ -11,20 +11,34 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+# A profile made on the spot, for a model of one's own: nobody has said what it can do.
+OWN = "own"
 OWN_CONTEXT = 4096
 EMBEDDED = "embedded"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAMES = "1 to 64 letters, digits, `.`, `_` or `-`, a letter or a digit first"
+_SHA256 = r"^[0-9a-f]{64}$"
+_HOST_NAME = r"^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$"
+_GGUF_NAME = r"^[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*\.gguf$"
+_HUB_ID = r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$"
+# What each pattern is to who reads that a text is none of it.
+IN_WORDS = {
+    _SHA256: "a SHA-256 in 64 hexadecimal digits, small letters",
+    _HOST_NAME: "the name of a host, with a port or without, as images.example.com or localhost:8000",
+    _GGUF_NAME: "the name of a *.gguf file, or its path below the root or the repository, as Q4/m.gguf",
+    _HUB_ID: "a repository of the hub, as owner/name",
+}
 
 Quantization = Literal["auto", "none", "8bit", "4bit", "gptq"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "iq4_nl", "q4_1", "q4_0"]
 # What a number may be that llama-server and torch hold in 32 bits.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(min_length=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$")]
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+HostName = Annotated[str, Field(pattern=_HOST_NAME)]
 # Below the root or the repository that it is looked for in, never beside it.
-GgufName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]*(/[A-Za-z0-9][\w .+-]*)*\.gguf$")]
-HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$")]
+GgufName = Annotated[str, Field(pattern=_GGUF_NAME)]
+HubId = Annotated[str, Field(pattern=_HUB_ID)]
 
 
 def _switch(value: object) -> object:

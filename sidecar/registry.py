@@ -15,10 +15,11 @@ from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from sidecar.errors import ConfigError
 from sidecar.overrides import Overrides, overridden, own
-from sidecar.profiles import EMBEDDED, NAME, Profile
+from sidecar.profiles import EMBEDDED, IN_WORDS, NAME, NAMES, Profile
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_PROFILES = 1000
@@ -49,10 +50,11 @@ class Registry:
         if name in self.profiles:
             return self.profiles[name]
         near = _near(name, self.profiles)
-        listed = near or sorted(self.profiles)[:5]
+        some = near or sorted(self.profiles)[:5]
         raise ConfigError(
-            f"LLM_PROFILE_NAME={_shown(name)}: no such profile in {self.path}; "
-            f"{'nearest' if near else 'there are'}: {', '.join(listed) or 'none'}"
+            f"{_shown(name)}: no such profile in {self.path}; {'nearest' if near else 'some of them'}: "
+            f"{', '.join(some) or 'none'}; `llm-sidecar profiles` lists all {len(self.profiles)}, "
+            "LLM_PROFILE_NAME or --profile chooses one"
         )
 
 
@@ -103,7 +105,7 @@ def _read(path: Path) -> object:
 
 def _profile(path: Path, name: object, fields: object) -> Profile:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"{path}: {_shown(str(name))} is no name for a profile: {NAME.pattern}")
+        raise ConfigError(f"{path}: {_shown(str(name))} is no name for a profile; accepted: {NAMES}")
     if not isinstance(fields, dict) or "name" in fields:
         raise ConfigError(f"{path}: profile {name}: a mapping without `name` is expected")
     try:
@@ -120,9 +122,34 @@ def _first(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{where}: there is no such key{_instead(first['loc'])}"
     text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        text = f"{IN_WORDS[first['ctx']['pattern']]} is expected"
     if first["type"] not in ("missing", "value_error"):
-        text = f"{text} (it is {_shown(str(first['input']))})"
+        text = f"{text} (it is {_as_written(first['input'])}{_quoted(first)})"
     return f"{where}: {text}" if where else text
+
+
+def _as_written(value: object) -> str:
+    """The value as a YAML file has it: a text in quotes, a number and a truth value without."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _shown(value) if isinstance(value, str) else _shown(str(value)).strip("'")
+
+
+def _quoted(error: ErrorDetails) -> str:
+    """What to do where quotes alone made a text of the value."""
+    text, kind = error["input"], error["type"].removesuffix("_type")
+    kinds = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind, ())
+    if isinstance(text, str) and type(_unquoted(text)) in kinds:
+        return "; write it without the quotes"
+    return ""
+
+
+def _unquoted(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _instead(where: tuple[int | str, ...]) -> str:

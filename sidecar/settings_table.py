@@ -14,7 +14,7 @@ HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,64})?"
 _GGUF_OF_IT = r"(:[A-Za-z0-9][\w ./+-]{0,200}\.gguf)?"
 DEVICE = r"auto|cpu|cuda(:\d{1,2})?"
 _CARDS = r"-1|(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+)(?:,(?:\d{1,4}|GPU-[\w-]+|MIG-[\w/-]+))*"
-_SIZES = "a size with its unit, such as 10.5GiB or 10752MiB"
+_SIZES = "a size with its unit, 1MiB to 16384GiB, such as 10.5GiB or 10752MiB"
 _ADDRESS = r"[A-Za-z0-9.:_-]{1,255}"
 
 TABLE: tuple[Setting, ...] = (
@@ -54,7 +54,7 @@ TABLE: tuple[Setting, ...] = (
         "context",
         ("CONTEXT_SIZE", "N_CTX", "HERMES_CTX", "LLAMACPP_CTX_SIZE_OVERRIDE"),
         whole(16, 10_000_000),
-        "a number of tokens, 16 or more",
+        "a number of tokens from 16 to 10000000",
         "Context in tokens, prompt and answer together. HERMES_CTX counts for hermes-* only.",
         "context_size",
         example="HERMES_CTX=6144",
@@ -97,7 +97,7 @@ TABLE: tuple[Setting, ...] = (
         "n_gpu_layers",
         ("N_GPU_LAYERS", "LLAMACPP_N_GPU_LAYERS_OVERRIDE"),
         whole(-1, 10_000),
-        "a number of layers; -1, or more than there are, is all",
+        "a number from -1 to 10000; -1, or more layers than there are, is all",
         "How many layers llama-server keeps on the card; all when nothing else is said.",
         "n_gpu_layers",
     ),
@@ -113,7 +113,7 @@ TABLE: tuple[Setting, ...] = (
         "batch_size",
         ("N_BATCH", "LLAMACPP_BATCH_SIZE_OVERRIDE"),
         whole(1, 1_000_000),
-        "a number of tokens",
+        "a number of tokens from 1 to 1000000",
         "Tokens of prompts in one step, in place of the profile's.",
         "batch_size",
     ),

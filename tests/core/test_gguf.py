@@ -175,8 +175,10 @@ def test_a_split_model_needs_all_of_its_parts(parts: Callable[[int, int], Path])
     first = parts(3, 3)
     assert gguf.check(first).part_count == 3
     (first.parent / "m-00002-of-00003.gguf").unlink()
-    with pytest.raises(WeightsMissing, match=r"lacks m-00002-of-00003\.gguf; `llm-sidecar download NAME`"):
+    with pytest.raises(WeightsMissing, match=r"lacks m-00002-of-00003\.gguf; put it there\.$"):
         gguf.check(first)
+    with pytest.raises(WeightsMissing, match=r"lacks m-00002-of-00003\.gguf; `come` fetches it, or put"):
+        gguf.check(first, "come")
 
 
 def test_a_part_that_is_cut_and_a_part_with_another_name(parts: Callable[[int, int], Path]) -> None:

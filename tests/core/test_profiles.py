@@ -88,8 +88,15 @@ def test_the_shipped_registry_says_nothing_in_vain_but_what_the_third_seed_says(
 
 
 def test_an_unknown_name_lists_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'hermes-3-8b-gpt'.*nearest: hermes-3-8b-gptq, "):
+    with pytest.raises(ConfigError, match=r"'hermes-3-8b-gpt'.*nearest: hermes-3-8b-gptq, .*; `llm-sidecar "):
         load_registry(DEFAULT_REGISTRY).select("hermes-3-8b-gpt")
+
+
+def test_a_name_like_no_other_says_how_many_there_are() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_registry(DEFAULT_REGISTRY).select("0")
+    assert "some of them: deepseek-70b-gguf-atlas, " in refused.value.message
+    assert f"`llm-sidecar profiles` lists all {len(SEEDS)}, " in refused.value.message
 
 
 def test_overrides_stand_over_the_profile() -> None:
@@ -113,10 +120,20 @@ def test_a_model_of_ones_own_needs_no_profile(tmp_path: Path) -> None:
     assert (hub.model_id, hub.transformers.sources) == ("owner/name", ["owner/name@abc"])
 
 
-@pytest.mark.parametrize("name", ["missing", "model.bin"])
-def test_a_path_that_is_no_model(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"MODEL_PATH=.*{name}"):
-        load_registry(DEFAULT_REGISTRY).select(None, Overrides(model_path=tmp_path / name))
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("missing", "there is no such file or folder"),
+        ("model.bin", "the file is no *.gguf"),
+        ("folder", "the folder has no config.json"),
+    ],
+)
+def test_a_path_that_is_no_model(name: str, wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / name
+    with pytest.raises(ConfigError, match=f"^MODEL_PATH={path}: {re.escape(wrong)}; accepted: a "):
+        load_registry(DEFAULT_REGISTRY).select(None, Overrides(model_path=path))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,7 @@ def test_a_path_that_is_no_model(name: str, tmp_path: Path) -> None:
         ("profiles: [a]", "no top-level `profiles:` key"),
         ("profiles: {a: {", "is not YAML"),
         ("profiles: {a: 1}", "profile a: a mapping"),
-        (f"profiles: {{'../a': {GOOD}}}", "no name for a profile"),
+        (f"profiles: {{'../a': {GOOD}}}", "no name for a profile; accepted: 1 to 64 letters, digits"),
         (f"profiles: {{1: {GOOD}}}", "no name for a profile"),
         (f"profiles:\n  a: {GOOD}\n  a: {GOOD}", "'a' appears twice (line 3)"),
         ("profiles: {a: &x {b: 1}, c: *x}", "aliases"),
@@ -143,17 +160,21 @@ def test_a_path_that_is_no_model(name: str, tmp_path: Path) -> None:
         (gguf("max_model_len: 1"), "nearest: gpu.max_model_len"),
         (gguf("qqqqqq: 1"), "llamacpp.qqqqqq: there is no such key"),
         (gguf("ctx_size: 8k"), "llamacpp.ctx_size: Input should be a valid integer (it is '8k')"),
-        (gguf("parallel: 0"), "llamacpp.parallel: Input should be greater than or equal to 1 (it is '0')"),
-        (gguf("threads: true"), "llamacpp.threads: "),
+        (gguf("parallel: 0"), "llamacpp.parallel: Input should be greater than or equal to 1 (it is 0)"),
+        (gguf("threads: '4'"), "should be a valid integer (it is '4'; write it without the quotes)"),
+        (gguf("ready_deadline_s: '9.5'"), "valid number (it is '9.5'; write it without the quotes)"),
+        (gguf("cpu_moe: 'yes'"), "should be a valid boolean (it is 'yes'; write it without the quotes)"),
+        (gguf("model_root: 90"), "llamacpp.model_root: Input should be a valid string (it is 90)"),
+        (gguf("threads: true"), "llamacpp.threads: Input should be a valid integer (it is true)"),
         (gguf("flash_attn: maybe"), "llamacpp.flash_attn: "),
         (gguf("tensor_split: [1, 2]"), "llamacpp.tensor_split has 2 shares for 1 card(s)"),
         (gguf("cpu_moe: true, n_cpu_moe: 1"), "exclude each other"),
         (gguf("cache_type_v: q8_0, flash_attn: off"), "needs flash attention"),
-        (gguf("sha256: abc"), "llamacpp.sha256"),
-        (gguf("hf_filename: ../m.gguf"), "llamacpp.hf_filename"),
+        (gguf("sha256: abc"), "llamacpp.sha256: a SHA-256 in 64 hexadecimal digits, small letters is"),
+        (gguf("hf_filename: ../m.gguf"), "llamacpp.hf_filename: the name of a *.gguf file, or its path"),
         (gguf("hf_filename: /etc/m.gguf"), "llamacpp.hf_filename"),
-        (gguf("hf_repo_id: a"), "llamacpp.hf_repo_id"),
-        (gguf("image_hosts: ['https://a.b/']"), "llamacpp.image_hosts"),
+        (gguf("hf_repo_id: a"), "llamacpp.hf_repo_id: a repository of the hub, as owner/name is expected"),
+        (gguf("image_hosts: ['https://a.b/']"), "llamacpp.image_hosts.0: the name of a host, with a port"),
         (gguf("mmproj_filename: p.gguf"), "needs supports_vision: true"),
         (gguf("ctx_size: 1}, supports_vision: true, gpu: {"), "supports_vision needs llamacpp.mmproj"),
         (gguf("ctx_size: 1}, task_type: embedding, gpu: {"), "needs supports_embeddings: true"),

@@ -14,7 +14,7 @@ import pytest
 from sidecar.errors import ConfigError
 from sidecar.overrides import Overrides
 from sidecar.settings import Settings, env_template, load, readme_table
-from sidecar.settings_parse import size_mib
+from sidecar.settings_parse import Setting, size_mib
 from sidecar.settings_table import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +147,38 @@ def test_a_bad_value_names_variable_value_and_what_is_accepted(name: str, value:
     assert row.accepts in message
     assert "\n" not in message
     assert refused.value.exit_code == 78
+
+
+def taken(row: Setting, text: str) -> bool:
+    try:
+        load([], {row.names[0]: text})
+    except ConfigError:
+        return False
+    return True
+
+
+NUMBERS = [row for row in TABLE if taken(row, "16") and type(row.parse("16")) in (int, float)]
+
+
+@pytest.mark.parametrize("row", NUMBERS, ids=lambda row: row.names[0])
+def test_what_is_said_to_be_accepted_is(row: Setting) -> None:
+    """Every number has both its bounds in the message, and they are the ones that count."""
+    bounds = re.search(r"from (-?\d+) to (\d+)|seconds, up to (?P<most>\d+)", row.accepts)
+    assert bounds, row.accepts
+    low, high = (0, int(bounds["most"])) if bounds["most"] else (int(bounds[1]), int(bounds[2]))
+    found = [taken(row, str(number)) for number in (low - 1, low, high, high + 1)]
+    assert found == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("text", "is_taken"), [("1MiB", 1), ("16384GiB", 1), ("0.9MiB", 0), ("16385GiB", 0)])
+def test_sizes_have_the_bounds_that_are_said(text: str, is_taken: int) -> None:
+    row = next(row for row in TABLE if row.field == "vram_budget_mib")
+    assert "1MiB to 16384GiB" in row.accepts
+    if is_taken:
+        assert load([], {"VRAM_BUDGET": text}).vram_budget_mib >= 1
+        return
+    with pytest.raises(ConfigError, match="1MiB to 16384GiB"):
+        load([], {"VRAM_BUDGET": text})
 
 
 def test_a_bad_key_is_not_shown() -> None:

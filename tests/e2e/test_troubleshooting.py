@@ -227,7 +227,7 @@ def not_on_the_hub(root: Path) -> str:
 
 def gguf_missing(root: Path) -> str:
     registry = root / "profiles.yaml"
-    block = {"model_root": "/models/gguf", "hf_filename": "model-Q4_K_M.gguf"}
+    block = {"model_root": "/models/gguf", "hf_repo_id": "owner/model", "hf_filename": "model-Q4_K_M.gguf"}
     profile = {"backend": "llamacpp", "model_id": "m", "llamacpp": block}
     registry.write_text(json.dumps({"profiles": {"mine": profile}}))
     return said("check", "mine", LLM_PROFILES_CONFIG_PATH=str(registry), LLM_CACHE_DIR=str(root))

@@ -53,6 +53,18 @@ def test_download_by_name_and_check_of_what_came(machine: Machine) -> None:
     assert len(machine.hub.requests) == asked
 
 
+def test_check_names_no_command_that_fetches_nothing(machine: Machine) -> None:
+    """A file that was given comes from nowhere; one of the profile comes by the profile's own name."""
+    with_profiles(machine, mine=NAME)
+    code, _, said = sidecar(machine, "check", "mine")
+    assert (code, "`llm-sidecar download mine` fetches it" in said) == (66, True)
+    for words in (("check",), ("check", "mine")):
+        code, _, said = sidecar(machine, *words, MODEL_PATH=str(machine.folder / "none.gguf"))
+        assert (code, said.count("\n")) == (66, 1)
+        assert "is not there. Give the path of a .gguf file." in said
+        assert "download" not in said
+
+
 def test_check_finds_one_wrong_byte_although_the_sum_was_right_before(machine: Machine) -> None:
     machine.hub.add(REPO, {NAME: MODEL})
     with_profiles(machine, mine=NAME)
