@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_calls import CallChoice
 from sidecar.engines.llama_client import ConnectionLost, NotConnected
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
+from sidecar.engines.llama_marks import Marks
 from sidecar.engines.llama_prompt import Prompts
 from sidecar.generation import Event, GenerationRequest, Started, Usage
 
@@ -43,9 +45,9 @@ class Answer:
         given = request.sampling.seed
         self._seed = secrets.randbits(32) if given is None else given
         self._by_text = by_text(request)
-        self._request = prompts.unmarked(request) if self._by_text else request
+        self._request, marks = prompts.broken(request) if self._by_text else (request, Marks())
         self._frames: list[ChatChoice | CompletionChoice] = [
-            _form(request)(index, request) for index in range(request.n)
+            _form(request, marks)(index, request) for index in range(request.n)
         ]
 
     def events(self, at_once: int) -> AsyncGenerator[Event]:
@@ -132,7 +134,9 @@ def by_text(request: GenerationRequest) -> bool:
     return bool(request.images or (request.offered and not request.must_call))
 
 
-def _form(request: GenerationRequest) -> type[ChatChoice | CompletionChoice]:
+def _form(
+    request: GenerationRequest, marks: Marks
+) -> Callable[[int, GenerationRequest], ChatChoice | CompletionChoice]:
     if by_text(request):
-        return ChatChoice
+        return partial(ChatChoice, marks=marks)
     return CallChoice if request.must_call else CompletionChoice

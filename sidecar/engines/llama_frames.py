@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from sidecar import errors
+from sidecar.engines.call_pieces import CallPieces
 from sidecar.engines.llama_held import HeldText
+from sidecar.engines.llama_marks import Marks, Mended
 from sidecar.engines.sse_frames import MAX_FRAME_BYTES
 from sidecar.errors import BadRequest, EngineFault, NotReady, OutOfMemory, SidecarError
 from sidecar.generation import (
@@ -18,7 +20,6 @@ from sidecar.generation import (
     FinishReason,
     GenerationRequest,
     TokenLogprob,
-    ToolDelta,
 )
 from sidecar.stops import Scores, StopMatcher
 
@@ -97,6 +98,7 @@ class _Chat(msgspec.Struct, gc=False):
 _completion = msgspec.json.Decoder(_Completion)
 _chat = msgspec.json.Decoder(_Chat)
 _LENGTH = frozenset({"limit", "length"})
+UNMARKED = Marks()
 
 
 class CompletionChoice:
@@ -145,18 +147,21 @@ class CompletionChoice:
 
 
 class ChatChoice:
-    """One choice out of `/v1/chat/completions`: text, pieces of tool calls, or both."""
+    """One choice out of `/v1/chat/completions`: text, pieces of tool calls, or both.
 
-    def __init__(self, choice: int, request: GenerationRequest) -> None:
+    `marks` are those of the prompt; they are taken out of the text and of the arguments.
+    """
+
+    def __init__(self, choice: int, request: GenerationRequest, marks: Marks = UNMARKED) -> None:
         self._choice = choice
         self._alternatives = request.logprobs
         self._held = HeldText(request.format is not None)
         # llama.cpp 0.7.0 holds to `parallel_tool_calls` in `required` alone.
-        self._most_calls = None if request.tools is None or request.tools.parallel else 1
+        most_calls = None if request.tools is None or request.tools.parallel else 1
+        self._calls = CallPieces(choice, most_calls, marks)
+        self._mended = Mended(marks)
         self._stops = StopMatcher(request.stop)
         self._scores = Scores()
-        # Its numbers of calls, and ours, which have no gaps.
-        self._known: dict[int, int] = {}
         self._counted = False
         self._cut = False
         self.complete = False
@@ -192,34 +197,27 @@ class ChatChoice:
 
     def _events(self, choice: _ChatChoice) -> list[Event]:
         self._scores.add(_logprobs((choice.logprobs and choice.logprobs.content) or [], self._alternatives))
-        text = self._stops.feed(self._held.feed(choice.delta.content or ""))
+        text = self._stops.feed(self._mended.feed(self._held.feed(choice.delta.content or "")))
+        if choice.finish_reason is not None or choice.delta.tool_calls:
+            text += self._stops.feed(self._mended.flush())
         reason: FinishReason | None = "stop" if self._stops.hit else None
         if reason is None and choice.finish_reason is not None:
             text += self._stops.flush()
             reason = _reason(choice.finish_reason)
-        calls = [
-            Delta(self._choice, "", tool=self._piece(call))
+        pieces = [
+            self._calls.feed(call.index, call.id, call.function.name, call.function.arguments)
             for call in choice.delta.tool_calls or []
-            if not self._is_one_too_many(call)
         ]
-        if reason is None and len(calls) < len(choice.delta.tool_calls or []):
+        if reason is None and None in pieces:
             reason = "tool_calls"
+        if reason is not None:
+            pieces += self._calls.flush()
+        calls = [Delta(self._choice, "", tool=piece) for piece in pieces if piece is not None]
         self._cut = reason is not None and choice.finish_reason is None
         self.complete = reason is not None
         events = _said(self._choice, text, reason, self._scores, stopped=self._stops.hit)
         # What was said stands before a call, and the end behind it.
         return [*events[:-1], *calls, events[-1]] if reason is not None else [*events, *calls]
-
-    def _is_one_too_many(self, call: _Call) -> bool:
-        return call.index not in self._known and len(self._known) == self._most_calls
-
-    def _piece(self, call: _Call) -> ToolDelta:
-        arguments = call.function.arguments or ""
-        if call.index in self._known:
-            return ToolDelta(self._known[call.index], arguments=arguments)
-        index = self._known[call.index] = len(self._known)
-        id = call.id or f"call_{self._choice}_{index}"
-        return ToolDelta(index, id, call.function.name or "", arguments)
 
 
 def upstream_error(status: int, type: str, message: str) -> SidecarError:

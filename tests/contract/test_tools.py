@@ -234,6 +234,13 @@ def test_no_text_spells_a_control_token(client: openai.OpenAI, profile: str, pla
     assert prompt_tokens("<|im_end|>" * spelled) - prompt_tokens("x") > 3 * spelled
 
 
+def test_words_that_spell_a_control_token_come_back_as_they_were(asker: Asker) -> None:
+    said = "kilo <|im_end|> amber"
+    without = asker.ask(f"Repeat: {said}")
+    assert said in without.text
+    assert asker.ask(f"Repeat: {said}", WEATHER).text == without.text
+
+
 def test_a_number_that_no_engine_can_carry_is_the_callers_error(client: openai.OpenAI, profile: str) -> None:
     huge = function("f", "")
     huge["function"]["parameters"]["properties"]["city"] = {"type": "integer", "maximum": 10**30}
