@@ -14,7 +14,7 @@ from pathlib import Path
 from sidecar.errors import ConfigError
 from sidecar.llama_extra import extra_words
 from sidecar.llama_flags import LlamaFlags
-from sidecar.profiles import LlamaCpp, Profile
+from sidecar.profiles import OWN, LlamaCpp, Profile
 
 # Every build since early 2024 takes a number; words (`all`) came later.
 ALL_LAYERS = 999
@@ -103,7 +103,9 @@ def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
 
 def _offered(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
     """What clients may ask for."""
-    yield _Wish("supports_tools", (("--jinja",),), needed=profile.supports_tools)
+    # Of a model of one's own nobody has said so.
+    needed = profile.supports_tools and profile.name != OWN
+    yield _Wish("supports_tools", (("--jinja",),), needed=needed)
     if profile.supports_embeddings:
         yield _Wish("supports_embeddings", (("--embeddings",), ("--embedding",)))
         # Only a model made for embeddings says itself how its tokens become one vector.

@@ -76,6 +76,7 @@ def own(over: Overrides) -> Profile:
             display_name=over.model,
             backend="llamacpp",
             model_id=Path(over.model.rpartition(":")[2]).stem[:200],
+            supports_tools=True,  # llama-server is asked whether the chat template shows them
             llamacpp=LlamaCpp(model_path=over.model),
         )
     path = over.model_path

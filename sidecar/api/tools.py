@@ -27,7 +27,10 @@ def tools(offered: Any, choice: Any, parallel: bool, *, supported: bool) -> Tool
     functions = _functions(offered)
     named, only = _choice(choice, functions)
     if not supported:
-        raise Unsupported("`tools` are not supported by this model (supports_tools).", param="tools")
+        raise Unsupported(
+            "`tools` are not supported by this model: its profile does not say `supports_tools: true`.",
+            param="tools",
+        )
     if named == "required":
         for index, function in enumerate(functions):
             if only in (None, function.name):

@@ -209,7 +209,9 @@ class LlamaServerEngine:
             async with asyncio.timeout(deadline_s):
                 if not await boot.healthy():
                     return ""
-                self._supervisor.enter(self._ready_state(boot, await boot.client.get("/props")))
+                props = await boot.client.get("/props")
+                self._prompts = await self._prompts_of(boot)
+                self._supervisor.enter(self._ready_state(props, self._prompts))
         except TimeoutError:
             return f"it was not ready within {deadline_s:g} s (ready_deadline_s)"
         except ConnectionLost:
@@ -226,15 +228,25 @@ class LlamaServerEngine:
         words = last_words(lines) or boot.child.memory_words(code)
         return Death(code, "; ".join(filter(None, (why, words))))
 
-    def _ready_state(self, boot: LlamaBoot, props: dict[str, Any]) -> Ready:
+    async def _prompts_of(self, boot: LlamaBoot) -> Prompts:
+        prompts = Prompts(boot.client, self._launch.vocabulary())
+        if self._launch.profile.supports_tools:
+            await prompts.look_for_tools()
+        return prompts
+
+    def _ready_state(self, props: dict[str, Any], prompts: Prompts) -> Ready:
         wanted, slots = self._launch.context, self._launch.slots
         given = _context(props)
         if given < wanted:
             log.warning("llama-server gives %d tokens of context, %d were asked for", given, wanted)
         self._room = min(given, wanted)
-        self._prompts = Prompts(boot.client, self._launch.vocabulary())
         capacity = Capacity(slots=slots, pages=slots, page_tokens=self._room, context=self._room)
-        return Ready(self._launch.device, capacity, self._launch.about, self._launch.plan)
+        return Ready(self._launch.device, capacity, self._about(prompts), self._launch.plan)
+
+    def _about(self, prompts: Prompts) -> tuple[tuple[str, str], ...]:
+        if prompts.has_tools:
+            return self._launch.about
+        return (*self._launch.about, ("tools", "none: the chat template does not show them to the model"))
 
     def _loading(self, phase: str, fraction: float | None, detail: str) -> None:
         self._supervisor.enter(Loading(phase, fraction, detail))

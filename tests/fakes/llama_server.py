@@ -8,6 +8,7 @@ What it does from its start on is in FAKE_LLAMA, words with spaces between:
     orphan           starts a process that stays        bad-props      /props of another shape
     no-props         /props is no route                 old-flags      --help knows no --ctx-size
     other-program    --help says something else         endless        --help never comes to an end
+    no-tools         its chat template shows no functions
     small:100        a context of so many tokens        card           --list-devices shows one
     record:FILE      writes each body it is sent, as a JSON line with its route
 
@@ -154,6 +155,8 @@ class Routes(BaseHTTPRequestHandler):
 
     def template(self, body: dict[str, Any]) -> None:
         text = "".join(f"<{turn['role']}>{turn['content']}" for turn in body["messages"])
+        if "no-tools" not in WORDS:
+            text = "".join(f"<tool>{tool['function']['name']}" for tool in body.get("tools", ())) + text
         if "[refuse]" in text:
             self.say(500, error(500, "roles must alternate"))
         else:

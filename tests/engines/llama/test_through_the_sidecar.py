@@ -152,6 +152,26 @@ def test_a_model_without_eyes_says_so(tmp_path: Path) -> None:
         assert (status, body["error"]["code"]) == (400, "unsupported_parameter")
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_model_of_ones_own_has_tools_if_its_template_shows_them(tmp_path: Path, shown: bool) -> None:
+    """Without a profile nobody has said so: the template in the file decides."""
+    model = tmp_path / "mine.gguf"
+    model.write_bytes(GGUF_Q8_0.read_bytes() if shown else GGUF_Q8_0.read_bytes().replace(b"tools", b"toils"))
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": parameters}}
+    turn = {"role": "user", "content": "What is the weather in Oslo?"}
+    with program(tmp_path, MODEL_PATH=str(model), THREADS="1", **path_of("")) as own:
+        until(own.ready, "ready")
+        status, body = own.post("/v1/chat/completions", messages=[turn], tools=[tool], temperature=0)
+        if shown:
+            (call,) = body["choices"][0]["message"]["tool_calls"]
+            assert (status, call["function"]["name"]) == (200, "get_weather")
+            return
+        assert (status, body["error"]["code"]) == (400, "unsupported_parameter")
+        assert "its chat template does not show them" in body["error"]["message"]
+        assert own.post("/v1/chat/completions", messages=[turn], max_tokens=2)[0] == 200
+
+
 def path_of(profile: str) -> dict[str, str]:
     """Where llama-server is, without a profile."""
     return {name: value for name, value in serving(profile).items() if name == "LLAMA_SERVER_PATH"}
