@@ -137,7 +137,7 @@ TABLE: tuple[Setting, ...] = (
         ("LLM_CACHE_DIR",),
         Path,
         "the path of a folder",
-        "What profiles and containers call /models; in its folder gguf GGUF files are looked for first.",
+        "What profiles and containers call /models; GGUF files in its folder gguf count, after model_root.",
         "cache_dir",
     ),
     Setting(

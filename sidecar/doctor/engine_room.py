@@ -13,6 +13,7 @@ from typing import Literal
 from sidecar import room, weights
 from sidecar.doctor.facts import Binary, Packages, PlanSeen, Serving, Unknown
 from sidecar.engines import llama_binary
+from sidecar.engines.inherited import inherited
 from sidecar.errors import ConfigError
 from sidecar.estimate import Estimate
 from sidecar.fit import fit
@@ -78,7 +79,7 @@ def binary(profile: Profile | Unknown, settings: Settings) -> Binary | None:
     if isinstance(profile, Unknown) or profile.backend != "llamacpp":
         return None
     path = llama_binary.find(settings.llama_server, os.environ)
-    environment = {**os.environ, **child_environment(profile, settings)}
+    environment = {**inherited(), **child_environment(profile, settings)}
     asked = asyncio.run(llama_binary.ask(path, environment))
     return Binary(path, asked.flags.version, asked.devices, _refused(profile, settings, asked))
 

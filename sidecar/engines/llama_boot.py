@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sidecar.engines.child import Child
+from sidecar.engines.inherited import inherited
 from sidecar.engines.llama_client import LlamaClient
 from sidecar.errors import EngineCrashed, SidecarError
 
@@ -19,10 +20,6 @@ LEASH = str(Path(__file__).with_name("leash.py"))
 LOOK_SECONDS = 0.05
 # When it aborts it would start a debugger, if there is one, and hide its last words behind its own.
 QUIET = {"GGML_NO_BACKTRACE": "1"}
-_SECRETS = ("API_KEY", "HF_TOKEN")
-# What llama-server and its libraries read beside the command line: where the log goes, what is
-# written into it, what stands for a picture in a prompt.
-_ITS_OWN = ("LLAMA_", "MTMD_")
 
 
 class LlamaBoot:
@@ -70,15 +67,6 @@ class LlamaBoot:
         # First the connections: on SIGTERM, llama-server waits for the streams that it still sends.
         await self.client.close()
         return await self.child.stop(grace_s)
-
-
-def inherited() -> dict[str, str]:
-    """Our own environment without what would overrule the command line, and without secrets."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _SECRETS and not name.startswith(_ITS_OWN)
-    }
 
 
 def _free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sidecar import gguf_vocabulary
 from sidecar.budget import Plan
 from sidecar.engines import fetching, llama_binary
-from sidecar.engines.llama_boot import inherited
+from sidecar.engines.inherited import inherited
 from sidecar.fetch import Job
 from sidecar.generation import EngineStats
 from sidecar.gguf_vocabulary import Vocabulary

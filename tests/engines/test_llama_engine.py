@@ -26,8 +26,9 @@ from sidecar.errors import (
     EngineStalled,
     NotReady,
     SidecarError,
+    Unsupported,
 )
-from sidecar.generation import Delta, Done, Finished, GenerationRequest, Message, Started
+from sidecar.generation import Delta, Done, Finished, Function, GenerationRequest, Message, Started, Tools
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
 from sidecar.planning import Target, target
 from sidecar.settings import load
@@ -523,17 +524,49 @@ def test_a_driver_that_does_not_answer_holds_up_no_start() -> None:
         hung_nvml.answers.set()
 
 
-def test_neither_our_key_nor_anybodys_wishes_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = ("API_KEY", "HF_TOKEN")
-    wishes = ("LLAMA_ARG_CTX_SIZE", "LLAMA_LOG_FILE", "LLAMA_MEDIA_MARKER", "LLAMA_SERVER_PATH")
-    for name in (*secrets, *wishes, "MTMD_BACKEND_DEVICE"):
+@pytest.mark.parametrize("shown", [True, False])
+def test_tools_that_its_template_does_not_show_are_refused_by_name(shown: bool) -> None:
+    asked = GenerationRequest("a", (Message("user", "hi"),), tools=Tools((Function("f"),)))
+
+    async def test() -> None:
+        able = profile().model_copy(update={"supports_tools": True})
+        async with engine(*([] if shown else ["no-tools"]), served=able) as made:
+            await ready(made)
+            state = made.state()
+            assert isinstance(state, Ready)
+            assert ("tools" in dict(state.about)) is not shown
+            if shown:
+                assert (await made.price(asked)).prompt_tokens
+                return
+            with pytest.raises(Unsupported, match="chat template does not show them") as refused:
+                await made.price(asked)
+            assert refused.value.param == "tools"
+
+    run(test)
+
+
+def test_no_secret_and_nobodys_wishes_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = (
+        "API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "TOGETHER_API_KEY", "LITELLM_MASTER_KEY", "GRAFANA_PASSWORD",
+        "DATABASE_URL", "NVIDIA_API_KEY", "AWS_SECRET_ACCESS_KEY",
+    )  # fmt: skip
+    wishes = (
+        "LLAMA_ARG_CTX_SIZE", "LLAMA_LOG_FILE", "LLAMA_MEDIA_MARKER", "LLAMA_SERVER_PATH",
+        "MTMD_BACKEND_DEVICE", "AIP_MODE", "AIP_HTTP_PORT",
+    )  # fmt: skip
+    for name in (*secrets, *wishes):
         monkeypatch.setenv(name, "theirs")
+    needed = {"LC_TIME": "C.UTF-8", "OMP_WAIT_POLICY": "passive", "CUDA_CACHE_MAXSIZE": "1", "TZ": "UTC"}
+    for name, value in needed.items():
+        monkeypatch.setenv(name, value)
 
     async def test() -> None:
         async with engine() as made:
             await ready(made)
             given = psutil.Process(pid_of(made)).environ()
             assert "theirs" not in given.values()
+            assert needed.items() <= given.items()
+            assert (given["PATH"], given.get("HOME")) == (os.environ["PATH"], os.environ.get("HOME"))
             key = given["LLAMA_API_KEY"]
             assert len(key) > 40
             assert key not in " ".join(psutil.Process(pid_of(made)).cmdline())

@@ -240,6 +240,11 @@ def test_a_copy_below_llm_cache_dir_is_taken_for_every_profile(machine: Machine)
     copy.parent.mkdir()
     copy.write_bytes(MODEL)
     assert machine.fetch(BLOCK, cache_dir=machine.folder).files.model == copy
+    own = machine.folder / "own" / NAME
+    own.parent.mkdir()
+    own.write_bytes(MODEL)
+    rooted = block(model_root=str(own.parent))
+    assert machine.fetch(rooted, cache_dir=machine.folder).files.model == own  # the profile's own place first
     assert machine.hub.requests == []
 
 

@@ -208,6 +208,35 @@ def test_stop_in_mid_stream_is_quick_and_leaves_nothing(llama_server_path: str) 
     run(test)
 
 
+def test_of_our_environment_it_has_what_it_needs_and_no_secret(
+    llama_server_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AIP_MODE it would listen on port 1, and never be ready."""
+    secrets = (
+        "API_KEY",
+        "HF_TOKEN",
+        "OPENAI_API_KEY",
+        "LITELLM_MASTER_KEY",
+        "DATABASE_URL",
+        "NVIDIA_API_KEY",
+    )
+    for name in secrets:
+        monkeypatch.setenv(name, "theirs")
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
+    monkeypatch.setenv("AIP_HTTP_PORT", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+    async def test() -> None:
+        async with engine(binary=llama_server_path, served=small()) as made:
+            await ready(made)
+            assert text_of(await answer(made, "Once upon a time", max_tokens=2))
+            given = Path(f"/proc/{pid_of(made)}/environ").read_bytes().decode()
+            assert "theirs" not in given
+            assert "OMP_WAIT_POLICY=passive" in given.split("\0")
+
+    run(test)
+
+
 def test_the_flags_are_asked_of_the_program_itself(llama_server_path: str) -> None:
     found = asyncio.run(llama_binary.ask(llama_server_path, dict(os.environ)))
     assert found.flags.knows("--ctx-size")
