@@ -118,6 +118,9 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+OF_THE_ANSWER = "Counts the answer's tokens; under llama-server those of the prompt too."
+
+
 class OpenAIBody(Body):
     """What chat and completions share."""
 
@@ -126,8 +129,8 @@ class OpenAIBody(Body):
     n: Annotated[Int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, description=OF_THE_ANSWER)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, description=OF_THE_ANSWER)] = 0.0
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     top_k: Annotated[Int, Field(ge=-1, le=INT32_MAX)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
