@@ -76,7 +76,7 @@ def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """A checkpoint made by the command, and what that said."""
     out = tmp_path_factory.mktemp("made") / "tiny-4bit"
     code, said, wrong = started(
-        "quantize", str(source), "--group-size", "32", "--out", str(out), DEVICE="cpu"
+        "quantize", str(source), "--bits", "4", "--group-size", "128", "--out", str(out), DEVICE="cpu"
     )
     assert code == 0, wrong
     return out, said
@@ -118,7 +118,7 @@ def test_the_result_holds_what_the_source_says_and_nothing_of_this_machine(
     )
     written, stored = (json.loads((folder / "config.json").read_text()) for folder in (out, source))
     assert written.pop("quantization_config") == {
-        "bits": 4, "group_size": 32, "desc_act": False, "sym": True, "lm_head": False, "method": "gptq",
+        "bits": 4, "group_size": 128, "desc_act": False, "sym": True, "lm_head": False, "method": "gptq",
         "format": "gptq", "quant_method": "gptq", "checkpoint_format": "gptq", "pack_dtype": "int32",
     }  # fmt: skip
     assert written == stored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import threading
 from pathlib import Path
 
@@ -162,19 +161,15 @@ def test_a_token_with_access_opens_a_gated_repository(machine: Machine) -> None:
 
 
 def test_a_disk_without_room_is_named_before_the_first_byte(machine: Machine) -> None:
-    blob = machine.hub.add(REPO, {NAME: MODEL})[NAME]
-    blob.claimed_bytes = 49_000_000_000
-    free = shutil.disk_usage(machine.folder).free
-    if free > 50_000_000_000:
-        second = machine.hub.add(REPO, {f"m-{n:05}-of-00999.gguf": b"%d" % n for n in range(1, 1000)})
-        for part in second.values():
-            part.claimed_bytes = 49_000_000_000
-        outcome = machine.fetch(block(hf_filename="m-00001-of-00999.gguf"))
-    else:
-        outcome = machine.fetch(BLOCK)
-    assert "MB are needed" in outcome.refusal
+    """49 terabytes in 999 parts: more than any disk that this runs on has."""
+    parts = machine.hub.add(REPO, {f"m-{n:05}-of-00999.gguf": b"%d" % n for n in range(1, 1000)})
+    for part in parts.values():
+        part.claimed_bytes = 49_000_000_000
+    outcome = machine.fetch(block(hf_filename="m-00001-of-00999.gguf"))
+    assert " MB free, 48951" in outcome.refusal
+    assert " MB are needed" in outcome.refusal
     assert str(machine.cache) in outcome.refusal
-    assert blob.served_bytes == 0
+    assert sum(part.served_bytes for part in parts.values()) == 0
 
 
 def test_a_disk_that_fills_up_on_the_way(machine: Machine) -> None:
@@ -213,6 +208,37 @@ def test_a_split_model_and_its_image_encoder_come_whole(machine: Machine, parts:
     asked = len(machine.hub.requests)
     assert machine.fetch(wanted).files == files
     assert len(machine.hub.requests) == asked
+
+
+def test_a_wrong_sum_of_the_image_encoder_is_named(machine: Machine) -> None:
+    machine.hub.add(REPO, {NAME: MODEL, "mmproj.gguf": ENCODER})
+    right = hashlib.sha256(ENCODER).hexdigest()
+    outcome = machine.fetch(block(mmproj_filename="mmproj.gguf", mmproj_sha256=SUM))
+    assert outcome.code == 65
+    assert SUM in outcome.refusal
+    assert right in outcome.refusal
+    root = machine.folder / "gguf"
+    root.mkdir()
+    (root / NAME).write_bytes(MODEL)
+    (root / "mmproj.gguf").write_bytes(ENCODER[:-1] + bytes([ENCODER[-1] ^ 1]))
+    copied = block(model_root=str(root), mmproj_filename="mmproj.gguf", mmproj_sha256=right)
+    outcome = machine.fetch(copied)
+    assert (outcome.code, "mmproj.gguf" in outcome.refusal) == (65, True)
+    (root / "mmproj.gguf").write_bytes(ENCODER)
+    assert machine.fetch(copied).files.mmproj == root / "mmproj.gguf"
+
+
+def test_a_profile_without_a_repository_fetches_nothing(machine: Machine) -> None:
+    """What `hf_repo_id` is for, beside a model_root."""
+    machine.hub.add(REPO, {NAME: MODEL})
+    root = machine.folder / "gguf"
+    alone = LlamaCpp(model_root=str(root), hf_filename=NAME)
+    outcome = machine.fetch(alone)
+    assert outcome.code == 66
+    assert "is not here; looked in: " in outcome.refusal
+    assert "name its repository in `hf_repo_id`" in outcome.refusal
+    assert machine.hub.requests == []
+    assert machine.fetch(alone.model_copy(update={"hf_repo_id": REPO})).files.model == root / NAME
 
 
 # --- folders ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from PIL import Image
 
@@ -78,6 +79,19 @@ def test_pictures_arrive(client: openai.OpenAI) -> None:
     assert both.usage.prompt_tokens - red.usage.prompt_tokens == tiny_vision.TOKENS_PER_IMAGE
     assert red.usage.prompt_tokens == blue.usage.prompt_tokens
     assert red.choices[0].logprobs.content[0].logprob != blue.choices[0].logprobs.content[0].logprob
+
+
+def test_torch_is_imported_by_nobody(server: Program, client: openai.OpenAI) -> None:
+    """Not for a picture, a vector or a call either: whatever comes late, comes with the first answer."""
+    seen(client, f"data:image/png;base64,{picture('red')}")
+    client.embeddings.create(model="seeing", input="x")
+    for pid in (
+        server.process.pid,
+        *(child.pid for child in psutil.Process(server.process.pid).children(True)),
+    ):
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        assert "libtorch" not in maps
+        assert "site-packages/torch" not in maps
 
 
 def test_the_form_of_the_fourth_seed(server: Program, client: openai.OpenAI) -> None:
