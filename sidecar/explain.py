@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from sidecar.budget import MIB
 from sidecar.engines import llama_binary, worker_config
+from sidecar.engines.inherited import inherited
 from sidecar.errors import ConfigError
 from sidecar.fit import Fit, fit
 from sidecar.gpu import GpuLook, GpuUnreadable
@@ -217,7 +218,7 @@ async def _llama_command(
         notes.append(f"{error.message}; until then each flag is shown in its newest spelling")
         path, flags = settings.llama_server or llama_binary.NAME, None
     else:
-        binary = await llama_binary.ask(path, {**os.environ, **environment})
+        binary = await llama_binary.ask(path, {**inherited(), **environment})
         flags, on_gpu = binary.flags, bool(binary.devices)
     on_gpu = on_gpu and settings.device != "cpu"
     words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
