@@ -171,24 +171,9 @@ def _warm(argv: Sequence[str]) -> int:
 
 
 def _profiles(argv: Sequence[str]) -> int:
-    from rich.console import Console
+    from sidecar.profiles_command import profiles
 
-    from sidecar import gpu, room
-    from sidecar.explain import machine
-    from sidecar.explain_text import show_profiles
-    from sidecar.fit import fit
-    from sidecar.registry import load_registry
-    from sidecar.settings import load
-
-    settings = load(argv, os.environ, "llm-sidecar profiles")
-    registry, seen, memory_mib = load_registry(settings.profiles_path), gpu.look(), room.memory_mib()
-    active = registry.select(settings.profile, settings.overrides())
-    listed = [*registry.profiles.values()]
-    if active.name not in registry.profiles:
-        listed.insert(0, active)
-    fits = [(profile, fit(profile, settings, seen, memory_mib)) for profile in listed]
-    show_profiles(Console(highlight=False), fits, active.name, machine(settings, seen, memory_mib))
-    return 0
+    return profiles(argv, os.environ)
 
 
 def _plan(argv: Sequence[str]) -> int:

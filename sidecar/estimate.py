@@ -47,20 +47,28 @@ class Estimate:
 
 
 def estimate(
-    profile: str, demand: Demand, budget_mib: float | None, others: Mapping[str, float] | None = None
+    profile: str,
+    demand: Demand,
+    budget_mib: float | None,
+    others: Mapping[str, float] | None = None,
+    *,
+    larger: str = "a budget of",
 ) -> Estimate:
-    """`others` are the profiles that may be offered in its place, and what each of them takes, in MiB."""
+    """`others` are the profiles that may be offered in its place, and what each of them takes, in MiB.
+
+    `larger` is what would have to be so large that it fits.
+    """
     try:
         return Estimate(profile, demand, budget_mib, budget.plan(demand, budget_mib))
     except ConfigError:
         assert budget_mib is not None, "without a budget everything fits"
-        return Estimate(
-            profile, demand, budget_mib, None, _changes(profile, demand, budget_mib, others or {})
-        )
+        smaller = _smaller(profile, demand, budget_mib, others or {})
+        most = f"{larger} {budget.needed_budget_mib(demand)} MiB"
+        return Estimate(profile, demand, budget_mib, None, (*smaller, most))
 
 
-def _changes(profile: str, demand: Demand, budget_mib: float, others: Mapping[str, float]) -> tuple[str, ...]:
-    """The smallest first: fewer requests, a shorter context, another profile, a larger budget."""
+def _smaller(profile: str, demand: Demand, budget_mib: float, others: Mapping[str, float]) -> tuple[str, ...]:
+    """What fits there, the smallest change first: fewer requests, a shorter context, another profile."""
     found = []
     if (requests := budget.fewer_requests(demand, budget_mib)) is not None:
         found.append(f"{_counted(requests, 'request')} at once")
@@ -68,7 +76,7 @@ def _changes(profile: str, demand: Demand, budget_mib: float, others: Mapping[st
         found.append(f"a context of {context}")
     if (other := _nearest(profile, budget_mib, others)) is not None:
         found.append(other)
-    return (*found, f"a budget of {budget.needed_budget_mib(demand)} MiB")
+    return tuple(found)
 
 
 def _nearest(profile: str, budget_mib: float, others: Mapping[str, float]) -> str | None:

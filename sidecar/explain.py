@@ -15,11 +15,12 @@ from pydantic import BaseModel
 from sidecar.budget import MIB
 from sidecar.engines import llama_binary, worker_config
 from sidecar.engines.inherited import inherited
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, StartError
 from sidecar.fit import Fit, fit
 from sidecar.gpu import GpuLook, GpuUnreadable
 from sidecar.llama_args import llama_args
 from sidecar.model_files import expected_files
+from sidecar.overrides import asks_for_more
 from sidecar.pinning import child_environment
 from sidecar.profiles import OWN, Profile
 from sidecar.registry import load_registry
@@ -59,12 +60,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How the child is started. `notes` say what the line itself can not; `on_gpu` None is not known."""
+    """How the child is started. `notes` say what the line itself can not; `on_gpu` None is not known.
+
+    `refusal` is why it can not be started here, whatever fits.
+    """
 
     environment: Mapping[str, str]
     words: tuple[str, ...]
     notes: tuple[str, ...] = ()
     on_gpu: bool | None = None
+    refusal: StartError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explana
     command = await engine_command(profile, settings, on_gpu=bool(seen) and isinstance(seen, tuple))
     return Explanation(
         profile=profile,
-        fit=fit(profile, settings, seen, memory_mib),
+        fit=fit(profile, settings, seen, memory_mib, at_least=asks_for_more(profile, written)),
         keys=tuple(row for row in keys if row.value),
         unsaid=tuple(row.name for row in keys if not row.value),
         limits=limits(profile, settings),
@@ -201,7 +206,12 @@ async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) 
         values = ((name, getattr(told, name)) for name in told.__struct_fields__)
         listed = ", ".join(f"{name} {_shown(value)}" for name, value in values if _shown(value))
         told_how = f"and --fd N, its end of a socket pair, over which it is told: {listed}"
-        return Command(environment, (sys.executable, "-m", "sidecar.worker"), (told_how,))
+        words, refusal = (sys.executable, "-m", "sidecar.worker"), None
+        if settings.device.startswith("cuda") and not on_gpu:
+            refusal = ConfigError(
+                f"DEVICE is {settings.device}, and no card is seen; accepted here: auto, cpu."
+            )
+        return Command(environment, words, (told_how,), refusal=refusal)
     return await _llama_command(profile, settings, environment, on_gpu=on_gpu)
 
 
@@ -210,16 +220,18 @@ async def _llama_command(
 ) -> Command:
     assert profile.llamacpp is not None
     files = expected_files(profile.llamacpp, settings.cache_dir)
-    notes = [f"not here yet: {file}" for file in (files.model, files.mmproj) if file and not file.is_file()]
+    absent = "not here" if profile.llamacpp.model_path else "not here yet"
+    notes = [f"{absent}: {file}" for file in (files.model, files.mmproj) if file and not file.is_file()]
     notes.append("--port 0 stands for a free port, taken at each start; its key is in LLAMA_API_KEY")
+    refusal = None
     try:
         path = llama_binary.find(settings.llama_server, os.environ)
     except ConfigError as error:
         notes.append(f"{error.message}; until then each flag is shown in its newest spelling")
-        path, flags = settings.llama_server or llama_binary.NAME, None
+        path, flags, refusal = settings.llama_server or llama_binary.NAME, None, error
     else:
         binary = await llama_binary.ask(path, {**inherited(), **environment})
         flags, on_gpu = binary.flags, bool(binary.devices)
     on_gpu = on_gpu and settings.device != "cpu"
     words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
-    return Command(environment, words, tuple(notes), on_gpu)
+    return Command(environment, words, tuple(notes), on_gpu, refusal)

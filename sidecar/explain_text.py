@@ -14,13 +14,25 @@ from sidecar.explain import Command, Explanation, Row
 from sidecar.fit import Fit
 from sidecar.profiles import Profile
 
-STYLE = {"fits": "green", "does not fit": "red", "on the CPU": "yellow", "not known": "dim"}
+STYLE = {
+    "fits": "green", "does not fit": "red", "on the CPU": "yellow", "not known": "dim",
+    "can not start": "red",
+}  # fmt: skip
 DIM, HEAD = "dim", "bold"
+# Beside what can not be started, for all that it fits.
+LACKS = "†"
 NARROW = 78
 
 
-def show_profiles(console: Console, listed: Iterable[tuple[Profile, Fit]], active: str, about: str) -> None:
-    """One line for each profile; the one that would be served has a star."""
+def show_profiles(
+    console: Console,
+    listed: Iterable[tuple[Profile, Fit]],
+    active: str,
+    about: str,
+    *,
+    lacks_llama_server: bool = False,
+) -> None:
+    """One line for each profile; what would be served has a star, what lacks its engine a mark."""
     table = Table.grid(padding=(0, 2))
     table.add_row("", *(Text(word, DIM) for word in ("profile", "backend", "VRAM", "here")))
     for profile, fit in listed:
@@ -28,7 +40,8 @@ def show_profiles(console: Console, listed: Iterable[tuple[Profile, Fit]], activ
         name = Text(profile.name, HEAD if profile.name == active else "")
         vram = "" if profile.vram_mib is None else gib(profile.vram_mib)
         why = "" if fit.verdict == "on the CPU" else f"  {fit.why}"
-        here = Text.assemble(_verdict(fit), (why, DIM))
+        lacks = f" {LACKS}" if lacks_llama_server and profile.backend == "llamacpp" else ""
+        here = Text.assemble(_verdict(fit), (lacks, "yellow"), (why, DIM))
         table.add_row(mark, name, profile.backend, Text(vram, justify="right"), here)
     console.print(table)
     console.print(Text(about, DIM))

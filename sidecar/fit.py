@@ -16,7 +16,10 @@ from sidecar.pinning import visible_cards
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 
-Verdict = Literal["fits", "does not fit", "on the CPU", "not known"]
+Verdict = Literal["fits", "does not fit", "on the CPU", "not known", "can not start"]
+
+UNSAID = "nobody has said what it needs as it is served (vram_mib)"
+MORE = "at least; more is asked for than that is written for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +30,22 @@ class Fit:
     why: str
 
 
-def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
-    """Hold the profile to the budget and to each card that it would use; without one, to `memory_mib`."""
-    if isinstance(seen, GpuUnreadable) or not seen:
-        return _without_card(profile, settings, memory_mib, "no card here")
-    chosen = visible_cards(profile, settings)
-    if chosen in ("", "-1"):
-        return _without_card(profile, settings, memory_mib, "told to use no card")
+def fit(
+    profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int, *, at_least: bool = False
+) -> Fit:
+    """Hold the profile to the budget and to each card that it would use; without one, to `memory_mib`.
+
+    `at_least` says that more is asked for than its figure stands for: too large for that is too large,
+    and whether the rest fits is not known.
+    """
+    if not sees_cards(profile, settings, seen):
+        told = isinstance(seen, tuple) and seen
+        why = "told to use no card" if told else "no card here"
+        return _without_card(profile, settings, memory_mib, why, at_least)
     if profile.vram_mib is None:
-        return Fit("not known", "nobody has said what it needs as it is served (vram_mib)")
+        return Fit("not known", UNSAID)
+    assert isinstance(seen, tuple)
+    chosen = visible_cards(profile, settings)
     names, cards = _names(profile, chosen), _cards(profile, chosen, seen)
     if len(cards) < len(names):
         return Fit("does not fit", f"it wants {_counted(len(names))}, {len(cards)} of them here")
@@ -45,7 +55,18 @@ def fit(profile: Profile, settings: Settings, seen: GpuLook, memory_mib: int) ->
     for need, limit in zip(needed, limits, strict=True):
         if need > limit:
             return Fit("does not fit", f"{need} of {limit} MiB{each}")
-    return Fit("fits", f"{needed[0]} of {limits[0]} MiB{each}")
+    figures = f"{needed[0]} of {limits[0]} MiB{each}"
+    return Fit("not known", f"{figures} {MORE}") if at_least else Fit("fits", figures)
+
+
+def sees_cards(profile: Profile, settings: Settings, seen: GpuLook) -> bool:
+    """Whether the model may use a card of this machine."""
+    return isinstance(seen, tuple) and bool(seen) and visible_cards(profile, settings) not in ("", "-1")
+
+
+def main_memory_mib(settings: Settings, memory_mib: int) -> int:
+    """What an engine without a card may take: MEMORY_BUDGET, and never more than there is."""
+    return min(memory_mib, settings.memory_budget_mib or memory_mib)
 
 
 def cards_in_use(profile: Profile, settings: Settings, seen: GpuLook) -> list[GpuReading]:
@@ -102,11 +123,14 @@ def _counted(cards: int) -> str:
     return "1 card" if cards == 1 else f"{cards} cards"
 
 
-def _without_card(profile: Profile, settings: Settings, memory_mib: int, why: str) -> Fit:
+def _without_card(profile: Profile, settings: Settings, memory_mib: int, why: str, at_least: bool) -> Fit:
     block = profile.transformers
     if profile.backend == "transformers" and block and block.quantization in ("8bit", "4bit"):
         return Fit("does not fit", f"{block.quantization} loading needs a card")
-    most_mib = min(memory_mib, settings.memory_budget_mib or memory_mib)
-    if profile.vram_mib is not None and profile.vram_mib > most_mib:
-        return Fit("does not fit", f"{why}; {profile.vram_mib} of {most_mib} MiB of main memory")
-    return Fit("on the CPU", why)
+    if profile.vram_mib is None:
+        return Fit("not known", f"{why}; {UNSAID}")
+    most_mib = main_memory_mib(settings, memory_mib)
+    figures = f"{why}; {profile.vram_mib} of {most_mib} MiB of main memory"
+    if profile.vram_mib > most_mib:
+        return Fit("does not fit", figures)
+    return Fit("not known", f"{figures} {MORE}") if at_least else Fit("on the CPU", why)

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO, cast
 
 from sidecar import gguf, hub, hub_cache, model_shape, stored, weights
 from sidecar.budget import MIB
-from sidecar.errors import ConfigError, StartError, WeightsDamaged, WeightsMissing
+from sidecar.errors import ConfigError, StartError, WeightsDamaged
 from sidecar.gguf import GgufHeader
 from sidecar.hub_errors import explained
 from sidecar.llama_args import LlamaFiles
-from sidecar.model_files import expected_files
+from sidecar.model_files import whole_files
 from sidecar.profiles import LlamaCpp, Profile
 from sidecar.remote_file import RemoteFile
 from sidecar.stored import Model, Stored, StoredTensor
@@ -35,17 +35,13 @@ class Described:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def described(
-    profile: Profile, cache_dir: Path | None, on_progress: Progress, *, offline: bool = False
-) -> Described:
-    """The model of the profile; with `offline` only what is here is read.
+def described(profile: Profile, cache_dir: Path | None, on_progress: Progress) -> Described:
+    """The model of the profile. Raises StartError that says why nothing could be read."""
+    return described_here(profile, cache_dir) or described_on_hub(profile, on_progress)
 
-    Raises StartError that says why nothing could be read.
-    """
-    if (here := described_here(profile, cache_dir)) is not None:
-        return here
-    if offline:
-        raise WeightsMissing("Its files are not here, and the hub could not be reached.")
+
+def described_on_hub(profile: Profile, on_progress: Progress) -> Described:
+    """The same where its files are not here. Raises StartError that says why nothing could be read."""
     if profile.backend == "llamacpp":
         assert profile.llamacpp is not None
         return _remote_llama(profile.llamacpp, on_progress)
@@ -59,12 +55,14 @@ def of_hub(sources: Iterable[str], on_progress: Progress) -> Described:
 
 
 def described_here(profile: Profile, cache_dir: Path | None) -> Described | None:
-    """The model of the profile, if all its files are here. Raises StartError where they are damaged."""
+    """The model of the profile, if all its files are here.
+
+    Raises StartError where they are damaged, or can only be here and are not.
+    """
     if profile.backend == "llamacpp":
         assert profile.llamacpp is not None
-        files = expected_files(profile.llamacpp, cache_dir)
-        is_here = all(path is None or path.is_file() for path in (files.model, files.mmproj))
-        return Described(of_files(files), str(files.model)) if is_here else None
+        files = whole_files(profile.llamacpp, cache_dir)
+        return None if files is None else Described(of_files(files), str(files.model))
     assert profile.transformers is not None
     folder = weights.find_here(profile.transformers.sources)
     return None if folder is None else of_folder(folder)
@@ -90,8 +88,6 @@ def of_folder(folder: Path) -> Described:
 
 
 def _remote_llama(block: LlamaCpp, on_progress: Progress) -> Described:
-    if not block.hf_repo_id:
-        raise WeightsMissing("Its file is not here, and the profile names no repository (hf_repo_id).")
     there = hub.listing(block.hf_repo_id, block.hf_revision)
     headers = [_remote_gguf(there, name, on_progress) for name in gguf.part_names(block.hf_filename)]
     mmproj = there.file(block.mmproj_filename).size_bytes if block.mmproj_filename else 0

@@ -69,6 +69,24 @@ def files_here(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles | None:
     return _files(found)
 
 
+def whole_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles | None:
+    """The same files as far as their headers tell, no sum is counted; None if one is to be fetched.
+
+    Raises what `llama_files` raises for one that is damaged, or that is given or has no repository and
+    is not here.
+    """
+    wanted = _wanted(block)
+    folders = _folders(block, cache_dir, wanted[0].given)
+    found = [_here(one, folders) for one in wanted]
+    for one, path in zip(wanted, found, strict=True):
+        if path is not None:
+            _check_header(one, path)
+    missing = [one for one, path in zip(wanted, found, strict=True) if path is None]
+    if missing and not block.hf_repo_id:
+        raise _nowhere(missing[0], folders)
+    return None if missing else _files(found)
+
+
 def expected_files(block: LlamaCpp, cache_dir: Path | None) -> LlamaFiles:
     """Where the files are, or will be once they are fetched; nothing is checked."""
     wanted = _wanted(block)
@@ -166,10 +184,7 @@ def _fetch(
 ) -> list[Path]:
     """Bring them here; the folders to look into, besides the roots."""
     if not block.hf_repo_id:
-        raise WeightsMissing(
-            f"{missing[0].name} is not here; looked in: {', '.join(map(str, folders))}. Copy the file there, "
-            "name its repository in `hf_repo_id`, or set MODEL_PATH to a .gguf file."
-        )
+        raise _nowhere(missing[0], folders)
     there = hub.listing(block.hf_repo_id, block.hf_revision)
     names = [part for one in missing for part in one.parts]
     sums = {one.parts[0]: one.sha256 for one in missing}
@@ -177,11 +192,22 @@ def _fetch(
     return [] if roots else [fetched[0].parents[names[0].count("/")]]
 
 
-def _check(one: _Wanted, path: Path | None, on_progress: Callable[[float, str], None]) -> None:
-    assert path is not None, "fetched, or refused before"
+def _nowhere(one: _Wanted, folders: Sequence[Path]) -> WeightsMissing:
+    return WeightsMissing(
+        f"{one.name} is not here; looked in: {', '.join(map(str, folders))}. Copy the file there, "
+        "name its repository in `hf_repo_id`, or set MODEL_PATH to a .gguf file."
+    )
+
+
+def _check_header(one: _Wanted, path: Path) -> None:
     if one.given is not None:
         check_given(path)
     gguf.check(path)
+
+
+def _check(one: _Wanted, path: Path | None, on_progress: Callable[[float, str], None]) -> None:
+    assert path is not None, "fetched, or refused before"
+    _check_header(one, path)
     if one.sha256:
         if checksums.remembered(path) is None:
             on_progress(1.0, f"checking the sum of {path.name}")

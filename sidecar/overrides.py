@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ class Overrides:
     threads: int | None = None
     parallel: int | None = None
     batch_size: int | None = None
+
+    @property
+    def without_model(self) -> Overrides:
+        """What stands over every profile: a model is asked for in place of the chosen one's alone."""
+        return replace(self, model_id=None, model_path=None)
 
     @property
     def model(self) -> str | None:
@@ -97,6 +103,8 @@ def _transformers(profile: Profile, over: Overrides) -> Profile:
         _check_folder(over.model_path)
     block = {"sources": over.model and [over.model], "quantization": over.quantization}
     found = _updated(profile, over, block)
+    if over.quantization not in (None, getattr(profile.transformers, "quantization", None)):
+        found = found.model_copy(update={"vram_mib": None})
     return found if over.model is None else found.model_copy(update=ANOTHER)
 
 
@@ -119,13 +127,22 @@ def _llamacpp(profile: Profile, over: Overrides) -> Profile:
     return found if over.model is None else _with_file(found, over)
 
 
+def asks_for_more(now: Profile, written: Profile) -> bool:
+    """Whether it needs more memory than is written: what is written is the least of it then."""
+    return now.backend == written.backend and any(
+        one > before for one, before in zip(_sizes(now), _sizes(written), strict=True)
+    )
+
+
 def _is_less(now: Profile, written: Profile) -> bool:
     """Whether it needs less of the cards than is written: nobody has said how much that is."""
-    assert now.llamacpp is not None
-    assert written.llamacpp is not None
-    layers, before = now.llamacpp.n_gpu_layers, written.llamacpp.n_gpu_layers
-    fewer_layers = layers not in (None, -1) and (before in (None, -1) or layers < before)
-    return fewer_layers or now.context < written.context or now.slots < written.slots
+    return any(one < before for one, before in zip(_sizes(now), _sizes(written), strict=True))
+
+
+def _sizes(profile: Profile) -> tuple[float, ...]:
+    """What its memory grows with."""
+    asked = profile.llamacpp.n_gpu_layers if profile.llamacpp else None
+    return (profile.context, profile.slots, math.inf if asked in (None, -1) else asked)
 
 
 def _with_file(profile: Profile, over: Overrides) -> Profile:

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -15,10 +16,11 @@ from rich.console import Console
 from sidecar import gpu, room
 from sidecar.errors import ConfigError
 from sidecar.estimate import Estimate
-from sidecar.explain import explain
+from sidecar.explain import Explanation, explain
 from sidecar.explain_text import show_plan
+from sidecar.gpu import GpuLook
 from sidecar.plan_text import as_json, memory, show_matrix
-from sidecar.planning import Planned, Target, planned, target_here
+from sidecar.planning import Planned, Target, Unplanned, planned, target, target_here, verdict
 from sidecar.profiles import Profile
 from sidecar.progress import shown
 from sidecar.registry import Registry, load_registry
@@ -33,29 +35,54 @@ PROG = "llm-sidecar plan"
 def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """0 where the profile fits, 78 where it does not.
 
-    Of several sizes without a NAME it is a table of all profiles, and 0.
+    Without --vram it is about a start here: raises what that would be refused for, when all is shown; a
+    hub that can not be reached now is none of that. Of several sizes without a NAME it is a table of all
+    profiles, and 0.
     """
     flags = _flags()
     wanted, _ = flags.parse_known_args(argv)
     settings = load(argv, environ, PROG, name=PROFILE_NAME, beside=(flags,))
-    sizes = _sizes(wanted.vram)
+    targets = [Target("cuda", size) for size in _sizes(wanted.vram)]
     registry = load_registry(settings.profiles_path)
-    targets = [Target("cuda", size) for size in sizes]
-    if len(sizes) > 1 and "profile" not in settings.origins:
+    if len(targets) > 1 and "profile" not in settings.origins:
         profiles = list(registry.profiles.values())
         _show(profiles, _rows(profiles, targets, settings, registry), targets, as_data=wanted.json)
         return 0
     chosen = registry.select(settings.profile, settings.overrides())
-    seen = gpu.look()
+    seen, memory_mib = gpu.look(), room.memory_mib()
     # First what a start would refuse: nobody is asked for a header before that.
-    explained = asyncio.run(explain(settings, seen, room.memory_mib()))
-    targets = targets or [target_here(chosen, settings, seen)]
-    rows = _rows([chosen], targets, settings, registry)
+    explained = asyncio.run(explain(settings, seen, memory_mib))
+    here = _here(chosen, explained, settings, seen, memory_mib)
+    ((*found, of_here),) = _rows([chosen], [*targets, here], settings, registry)
+    found = found or [of_here]
+    fits_here = verdict(of_here, here, explained.fit)
     if wanted.json or len(targets) > 1:
-        _show([chosen], rows, targets, as_data=wanted.json)
+        _show([chosen], [tuple(found)], targets or [here], as_data=wanted.json)
     else:
-        show_plan(Console(highlight=False), explained, memory(rows[0][0], targets[0]))
-    refused = any(isinstance(one, Estimate) and one.plan is None for one in rows[0])
+        explained = replace(explained, fit=fits_here)
+        show_plan(Console(highlight=False), explained, memory(found[0], (targets or [here])[0]))
+    if not targets and explained.command.refusal is not None:
+        raise explained.command.refusal
+    code = _exit_code(found)
+    return ConfigError.exit_code if not targets and fits_here.verdict == "does not fit" else code
+
+
+def _here(
+    profile: Profile, explained: Explanation, settings: Settings, seen: GpuLook, memory_mib: int
+) -> Target:
+    """What a start holds to; of llama-server it is known which devices it sees."""
+    on_card = explained.command.on_gpu
+    if on_card is None:
+        return target_here(profile, settings, seen, memory_mib)
+    return target(profile, settings, seen, memory_mib, on_card=on_card)
+
+
+def _exit_code(found: Sequence[Planned]) -> int:
+    """Raises what a start would raise for its files."""
+    for one in found:
+        if isinstance(one, Unplanned) and one.refusal is not None:
+            raise one.refusal
+    refused = any(isinstance(one, Estimate) and one.plan is None for one in found)
     return ConfigError.exit_code if refused else 0
 
 
@@ -63,7 +90,7 @@ def show_refused(settings: Settings) -> None:
     """After a start that was refused: the arithmetic, if the model is too large. Otherwise nothing."""
     registry = load_registry(settings.profiles_path)
     profile = registry.select(settings.profile, settings.overrides())
-    held_to = target_here(profile, settings, gpu.look())
+    held_to = target_here(profile, settings, gpu.look(), room.memory_mib())
     ((found,),) = _rows([profile], [held_to], settings, registry)
     if not isinstance(found, Estimate) or found.plan is not None:
         return

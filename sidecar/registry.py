@@ -44,6 +44,11 @@ class Registry:
         """The profile that `select` starts from, as the file says it."""
         if name is None and overrides.model is not None:
             return own(overrides)
+        if name is None and EMBEDDED not in self.profiles:
+            raise ConfigError(
+                f"no profile is chosen, and {self.path} has no `{EMBEDDED}`; set LLM_PROFILE_NAME to one of "
+                "those that `llm-sidecar profiles` lists"
+            )
         return self._find(name or EMBEDDED)
 
     def _find(self, name: str) -> Profile:

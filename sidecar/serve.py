@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -113,7 +113,7 @@ def _shelf(registry: Registry, first: Profile, settings: Settings, events: Event
     # Late, so that what only reads settings does not pay for the engines' imports.
     from sidecar.engines import open_engine
 
-    others = replace(settings.overrides(), model_id=None, model_path=None)
+    others = settings.overrides().without_model
     profiles = {served_model(first): first}
     for name, profile in registry.profiles.items():
         if name != first.name:

@@ -21,7 +21,7 @@ from sidecar.gpu import GpuLook
 from sidecar.llama_args import llama_args
 from sidecar.model_files import expected_files
 from sidecar.pinning import child_environment, visible_cards
-from sidecar.planning import planned, target_here
+from sidecar.planning import planned, target_here, verdict
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 
@@ -61,13 +61,13 @@ def plan(profile: Profile | Unknown, settings: Settings, seen: GpuLook) -> PlanS
     """The plan for this machine; of several cards, what each of them takes."""
     if isinstance(profile, Unknown):
         return None
-    rough = fit(profile, settings, seen, room.memory_mib())
-    if rough.verdict == "does not fit":
-        return PlanSeen(False, f"does not fit: {rough.why}")
-    target = target_here(profile, settings, seen)
+    memory_mib = room.memory_mib()
+    target = target_here(profile, settings, seen, memory_mib)
     found = planned([profile], [target], settings.cache_dir, lambda _: None)[0][0]
     if not isinstance(found, Estimate):
-        return Unknown(found.why)
+        here = verdict(found, target, fit(profile, settings, seen, memory_mib))
+        refused = here.verdict in ("does not fit", "can not start")
+        return PlanSeen(False, f"{here.verdict}: {here.why}") if refused else Unknown(found.why)
     if target.device == "cpu" or found.plan is None:
         return PlanSeen(found.plan is not None, found.sentence)
     cards = max(profile.gpu.cards, 1) if profile.backend == "llamacpp" else 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import partial
 
+from sidecar import room
 from sidecar.engine import Engine
 from sidecar.engines import llama_binary
 from sidecar.engines.llama_launch import Launch
@@ -15,7 +17,7 @@ from sidecar.events import Events
 from sidecar.fetch import Job
 from sidecar.gpu import look
 from sidecar.pinning import child_environment
-from sidecar.planning import target
+from sidecar.planning import Target, target
 from sidecar.profiles import Profile
 from sidecar.settings import Settings
 from sidecar.worker.messages import WorkerConfig
@@ -48,8 +50,13 @@ def llama_launch(profile: Profile, settings: Settings) -> Launch:
         fetch=Job(profile, settings.cache_dir),
         wanted_device=settings.device,
         environment=child_environment(profile, settings),
-        held_to=lambda on_gpu: target(profile, settings, look() if on_gpu else (), on_card=on_gpu),
+        held_to=partial(_held_to, profile, settings),
     )
+
+
+def _held_to(profile: Profile, settings: Settings, on_gpu: bool) -> Target:
+    seen = look() if on_gpu else ()
+    return target(profile, settings, seen, room.memory_mib(), on_card=on_gpu)
 
 
 def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:

@@ -20,7 +20,7 @@ import aiohttp
 import uvloop
 from rich.console import Console
 
-from sidecar import gpu
+from sidecar import gpu, room
 from sidecar.errors import ConfigError
 from sidecar.estimate import Estimate
 from sidecar.planning import planned, target_here
@@ -154,12 +154,12 @@ def _server(url: str, pid: int | None, flags: Sequence[str], environ: Mapping[st
 def _planned(settings: Settings, show: Show) -> Sizes:
     """What the plan says of what is started here."""
     profile = load_registry(settings.profiles_path).select(settings.profile, settings.overrides())
-    target = target_here(profile, settings, gpu.look())
+    target = target_here(profile, settings, gpu.look(), room.memory_mib())
     [[found]] = planned([profile], [target], settings.cache_dir, lambda text: show("plan", None, text))
     plan = found.plan if isinstance(found, Estimate) else None
     return Sizes(
         device=target.device,
-        budget_mib=target.budget_mib,
+        budget_mib=None if target.is_all else target.budget_mib,
         plan_mib=None if plan is None else plan.total_mib,
         slots=profile.slots,
     )

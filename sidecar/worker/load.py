@@ -6,6 +6,7 @@ Everything that can be known before the weights are read is checked before they 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPTQConfig
 
-from sidecar import budget, headers, toolcalls, weights
+from sidecar import budget, headers, room, toolcalls, weights
 from sidecar.budget import MIB, Demand
 from sidecar.errors import ConfigError, StartError, WeightsDamaged
 from sidecar.model_shape import ModelShape
@@ -42,7 +43,8 @@ def load(config: WorkerConfig, report: Report) -> Model:
     device = device_named(config.device)
     limit_mib = config.vram_budget_mib if device.type == "cuda" else config.memory_budget_mib
     here_mib = resident_bytes() / MIB
-    taken = _fitting(config, device, limit_mib, here_mib, report)
+    there_mib = limit_mib if device.type == "cuda" else min(limit_mib or math.inf, room.memory_mib())
+    taken = _fitting(config, device, there_mib, here_mib, report)
     folder, chosen, varlen = taken.folder, taken.chosen, taken.varlen
     cap(device, limit_mib)
     # Marlin is compiled for the card at hand at its first use, which takes minutes.
@@ -55,7 +57,8 @@ def load(config: WorkerConfig, report: Report) -> Model:
     tokens, eos = _tokens(folder, network), _eos(network)
     grammars = Grammars(tokens.backend, tokens.vocabulary, sorted(eos))
     measured = _measured(taken.demand, network, here_mib, config.slots, device)
-    plan = budget.plan(measured, limit_mib)
+    # What nobody set is not held to; what there is, is planned for all the same.
+    plan = replace(budget.plan(measured, there_mib), budget_mib=limit_mib)
     model = Model(
         network=network,
         tokens=tokens,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sidecar import embedded
 from sidecar.explain import Command, Explanation, explain, machine
 from sidecar.explain_text import command_lines, gib, show_plan, show_profiles
 from sidecar.fit import fit
@@ -25,6 +26,7 @@ from tests.typed import typed
 
 ROOT = Path(__file__).parents[2]
 HELP = Path(__file__).parent / "llama_help"
+ATLAS = Path(__file__).parent / "atlas.yaml"
 NO_CARD = GpuUnreadable("none")
 CARD = GpuReading(0, "P106-100", "GPU-0", 0, 6077 * 1024**2, None)
 
@@ -109,10 +111,12 @@ def test_what_the_binary_can_not_do_is_refused_as_at_a_start(llama_server: str) 
 
 
 def test_without_a_binary_the_line_is_shown_all_the_same() -> None:
-    code, said, _ = bare("plan", "embedded-gguf")
-    assert code == 0
+    code, said, refused = bare("plan", "embedded-gguf")
+    assert (code, refused.count("\n")) == (78, 1)  # as a start
     assert "--parallel 16" in said
     assert "set LLAMA_SERVER_PATH" in " ".join(said.split())
+    code, _, _ = bare("plan", "embedded-gguf", "--vram", "1GiB")  # a machine of that kind, not this one
+    assert code == 0
     assert "embedded-q8_0.gguf" in said
     assert "not here yet" not in said
 
@@ -158,6 +162,74 @@ def test_profiles_marks_the_active_one_and_says_what_fits() -> None:
         assert re.search(rf"(?m)^.  {re.escape(name)} ", said)
     code, said, _ = bare("profiles", MODEL_PATH="/x/model.gguf")
     assert re.search(r"(?m)^\*  own ", said)
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({"LLM_PROFILES_CONFIG_PATH": str(ATLAS)}, "no profile is chosen"),
+        ({"LLM_PROFILE_NAME": "nobody"}, "LLM_PROFILE_NAME='nobody'"),
+        ({"MODEL_PATH": "/no/such/folder"}, "MODEL_PATH=/no/such/folder"),
+    ],
+)
+def test_profiles_lists_them_whatever_is_chosen(environ: dict[str, str], why: str) -> None:
+    code, said, _ = bare("profiles", **environ)
+    assert code == 0
+    assert "deepseek-70b-gguf-atlas" in said
+    assert not [line for line in said.splitlines() if line.startswith("*")]
+    assert f"None is marked: {why}" in " ".join(said.split())
+
+
+def test_nobody_is_blamed_for_a_name_that_nobody_gave() -> None:
+    code, _, line = bare("plan", LLM_PROFILES_CONFIG_PATH=str(ATLAS))
+    assert (code, line.count("\n")) == (78, 1)
+    assert "no profile is chosen" in line
+    assert "set LLM_PROFILE_NAME" in line
+
+
+def test_profiles_without_llama_server_marks_what_needs_one(llama_server: str) -> None:
+    _, said, _ = bare("profiles")
+    marked = {line.split()[0] for line in said.splitlines() if " †" in line}
+    shipped = load_registry(DEFAULT_REGISTRY).profiles.values()
+    assert marked == {profile.name for profile in shipped if profile.backend == "llamacpp"}
+    assert "† needs llama-server: there is no llama-server on PATH" in said
+    assert "†" not in bare("profiles", LLAMA_SERVER_PATH=llama_server)[1]
+
+
+def test_profiles_says_nothing_of_another_model_by_the_written_figure() -> None:
+    _, said, _ = bare("profiles", LLM_PROFILE_NAME="stheno-q4_k_m", MODEL_PATH="/x/big-70b.gguf")
+    (line,) = [line for line in said.splitlines() if line.startswith("*")]
+    assert "stheno-q4_k_m" in line
+    assert "can not start" in line
+    assert "GiB" not in line
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "said"),
+    [
+        ({"MODEL_PATH": "/x/y.gguf"}, 66, "/x/y.gguf (MODEL_PATH, or the profile's model_path) is not there"),
+        ({"LLM_PROFILE_NAME": "embedded-gguf", "LLAMA_SERVER_PATH": "/nope"}, 78, "LLAMA_SERVER_PATH=/nope"),
+        ({"DEVICE": "cuda"}, 78, "DEVICE is cuda"),
+        ({"LOAD_IN_8BIT": "1"}, 78, "8bit"),
+    ],
+)
+def test_plan_refuses_what_a_start_refuses(
+    environ: dict[str, str], code: int, said: str, llama_server: str
+) -> None:
+    found, shown, line = bare("plan", **{"LLAMA_SERVER_PATH": llama_server, **environ})
+    assert (found, line.count("\n")) == (code, 1)
+    assert said in line
+    assert "Command" in shown
+    assert "not here yet" not in shown
+
+
+def test_a_file_that_is_cut_is_refused_as_by_check(tmp_path: Path, llama_server: str) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(embedded.GGUF_Q8_0.read_bytes()[:200_000])
+    environ = {"MODEL_PATH": str(cut), "LLAMA_SERVER_PATH": llama_server}
+    codes = [bare(command, **environ)[0] for command in ("plan", "check")]
+    assert codes == [65, 65]
+    assert re.search(r"(?m)^\*  own .* can not start ", bare("profiles", **environ)[1])
 
 
 def test_profiles_on_a_card() -> None:

@@ -142,7 +142,16 @@ def test_the_override_says_which_card_is_looked_at() -> None:
     )
 
 
+@pytest.mark.parametrize("seen", [(P106,), ()])
+def test_a_figure_is_the_least_where_more_is_asked_for(seen: tuple[GpuReading, ...]) -> None:
+    def verdict(vram_mib: int) -> str:
+        return fit(profile(vram_mib=vram_mib), load([], {}), seen, 6077, at_least=True).verdict
+
+    assert (verdict(6077), verdict(6078)) == ("not known", "does not fit")
+
+
 def test_what_nobody_has_said_is_not_known() -> None:
+    assert fit(profile(), load([], {}), (), MEMORY_MIB).verdict == "not known"
     assert fit(profile(), load([], {}), (BIG,), MEMORY_MIB).verdict == "not known"
     assert (
         fit(profile(vram_mib=1), load([], {}), GpuUnreadable("no driver"), MEMORY_MIB).verdict == "on the CPU"

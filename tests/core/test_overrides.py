@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.overrides import Overrides, overridden
+from sidecar.overrides import Overrides, asks_for_more, overridden
 from sidecar.profiles import LlamaCpp, Profile
 from sidecar.registry import load_registry
 from sidecar.settings import DEFAULT_REGISTRY, load
@@ -66,6 +66,23 @@ def test_a_larger_context_and_more_slots_are_not_held_down_by_the_profiles_limit
 def test_what_is_asked_to_be_less_needs_nobody_knows_how_much(over: Overrides, vram_mib: int | None) -> None:
     found = overridden(gguf({"ctx_size": 4096, "parallel": 2, "n_gpu_layers": 30}), over)
     assert found.vram_mib == vram_mib
+
+
+@pytest.mark.parametrize(
+    ("over", "more"),
+    [
+        (Overrides(), False),
+        (Overrides(context=4096, parallel=2, n_gpu_layers=30, threads=9), False),
+        (Overrides(context=1024), False),
+        (Overrides(context=4097), True),
+        (Overrides(parallel=3), True),
+        (Overrides(n_gpu_layers=-1), True),
+        (Overrides(context=1024, n_gpu_layers=31), True),
+    ],
+)
+def test_more_than_is_written(over: Overrides, more: bool) -> None:
+    written = gguf({"ctx_size": 4096, "parallel": 2, "n_gpu_layers": 30})
+    assert asks_for_more(overridden(written, over), written) is more
 
 
 def test_a_limit_below_the_context_counts() -> None:

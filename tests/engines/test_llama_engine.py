@@ -506,7 +506,7 @@ def test_a_profile_that_does_not_fit_its_card_is_not_started(
 
 def held(seen: GpuLook, budget: str) -> Callable[[bool], Target]:
     settings = load(["--vram_budget", budget], {})
-    return lambda on_gpu: target(profile(), settings, seen, on_card=on_gpu)
+    return lambda on_gpu: target(profile(), settings, seen, 16384, on_card=on_gpu)
 
 
 def test_a_driver_that_does_not_answer_holds_up_no_start() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.program import free_port
 from tests.engines.llama.driving import fake
-from tests.engines.llama.small_gguf import KINDS, write
+from tests.engines.llama.small_gguf import KINDS, Sizes, write
 from tests.weights.eight_b import files
 from tests.weights.machine import Machine
 
@@ -48,6 +48,21 @@ def test_nothing_but_its_header_is_fetched(machine: Machine) -> None:
     blob = machine.hub.repositories[REPO].commits[machine.hub.commit(REPO)][NAME]
     assert blob.ranges
     assert all(asked and asked.startswith("bytes=") for asked in blob.ranges)
+
+
+def test_main_memory_is_a_limit_of_its_own(machine: Machine) -> None:
+    """No budget is set, and no machine has the memory that these contexts take."""
+    path = write(Sizes(context=250_000), machine.folder / NAME)
+    machine.hub.add(REPO, {NAME: path.read_bytes()})
+    path.unlink()
+    wanted = {"N_CTX": "250000", "LLAMACPP_PARALLEL_OVERRIDE": "1024"}
+    code, said, log = machine.typed(sys.executable, "server.py", **wanted)
+    assert code == 78, (said, log)
+    assert "profile small does not fit: keys and values of 1024 requests of 250000 tokens" in said
+    assert "at once or a machine with " in said
+    assert not list(machine.folder.rglob("*.gguf*"))
+    code, said, _ = machine.typed(sys.executable, "-m", "sidecar", "plan", **wanted)
+    assert (code, "Here: does not fit, " in said) == (78, True)
 
 
 def test_what_fits_is_fetched_and_served(machine: Machine, tmp_path: Path) -> None:

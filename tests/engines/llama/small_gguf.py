@@ -24,6 +24,7 @@ class Sizes:
     vocabulary: int = 8000
     experts: int = 0
     window: int | None = None
+    context: int = 32768
 
 
 KINDS = {
@@ -60,7 +61,7 @@ def write(sizes: Sizes, path: Path) -> Path:
 
 def _sizes(writer: GGUFWriter, sizes: Sizes) -> None:
     head = sizes.hidden // sizes.heads
-    writer.add_context_length(32768)
+    writer.add_context_length(sizes.context)
     writer.add_embedding_length(sizes.hidden)
     writer.add_block_count(sizes.layers)
     writer.add_feed_forward_length(sizes.intermediate)

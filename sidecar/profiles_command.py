@@ -1,0 +1,74 @@
+"""`llm-sidecar profiles`: every model of the registry, and whether it fits this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+
+from sidecar import gpu, room
+from sidecar.engines import llama_binary
+from sidecar.errors import ConfigError
+from sidecar.explain import machine
+from sidecar.explain_text import LACKS, show_profiles
+from sidecar.fit import Fit, fit
+from sidecar.gpu import GpuLook
+from sidecar.overrides import OWN, asks_for_more
+from sidecar.planning import planned, target_here, verdict
+from sidecar.profiles import Profile
+from sidecar.registry import Registry, load_registry
+from sidecar.settings import Settings, load
+
+
+def profiles(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """0: they are listed whatever is chosen, and the chosen one is marked if it can be had."""
+    settings = load(argv, environ, "llm-sidecar profiles")
+    registry, seen, memory_mib = load_registry(settings.profiles_path), gpu.look(), room.memory_mib()
+    about = [machine(settings, seen, memory_mib)]
+    chosen = None
+    try:
+        chosen = registry.select(settings.profile, settings.overrides())
+    except ConfigError as error:
+        about.append(f"None is marked: {error.message}")
+    listed = list(_listed(registry, chosen, settings, seen, memory_mib))
+    lacks = _without_llama_server(settings, environ)
+    if lacks and any(profile.backend == "llamacpp" for profile, _ in listed):
+        about.append(f"{LACKS} needs llama-server: {lacks}")
+    console, marked = Console(highlight=False), chosen.name if chosen else ""
+    show_profiles(console, listed, marked, "\n".join(about), lacks_llama_server=bool(lacks))
+    return 0
+
+
+def _listed(
+    registry: Registry, chosen: Profile | None, settings: Settings, seen: GpuLook, memory_mib: int
+) -> Iterator[tuple[Profile, Fit]]:
+    """Each as it would be served, were it chosen. Another model is asked for the chosen one alone."""
+    if chosen is not None and chosen.name == OWN:
+        yield chosen, _fit(chosen, chosen, settings, seen, memory_mib)
+    for name, written in registry.profiles.items():
+        is_chosen = chosen is not None and chosen.name == name
+        try:
+            served = chosen if is_chosen else registry.select(name, settings.overrides().without_model)
+            assert served is not None
+        except ConfigError as error:
+            yield written, Fit("can not start", error.message)
+        else:
+            yield served, _fit(served, written, settings, seen, memory_mib)
+
+
+def _fit(profile: Profile, written: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
+    """By the files that are here; by the written figure where they are not."""
+    more = asks_for_more(profile, written)
+    rough = fit(profile, settings, seen, memory_mib, at_least=more)
+    held_to = target_here(profile, settings, seen, memory_mib)
+    ((found,),) = planned([profile], [held_to], settings.cache_dir, lambda _: None, offline=True)
+    return verdict(found, held_to, rough)
+
+
+def _without_llama_server(settings: Settings, environ: Mapping[str, str]) -> str:
+    """Why there is none; nothing where there is one."""
+    try:
+        llama_binary.find(settings.llama_server, environ)
+    except ConfigError as error:
+        return error.message
+    return ""
