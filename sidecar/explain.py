@@ -16,13 +16,15 @@ from sidecar.budget import MIB
 from sidecar.engines import llama_binary, worker_config
 from sidecar.engines.inherited import inherited
 from sidecar.errors import ConfigError, StartError
-from sidecar.fit import Fit, fit
+from sidecar.explain_limits import Said, Sizes, flags, limits
+from sidecar.explain_rows import Row, origin, shown
+from sidecar.fit import Fit, fit, sees_cards
 from sidecar.gpu import GpuLook, GpuUnreadable
-from sidecar.llama_args import llama_args
+from sidecar.llama_args import llama_said
 from sidecar.model_files import expected_files
 from sidecar.overrides import asks_for_more
 from sidecar.pinning import child_environment
-from sidecar.profiles import OWN, Profile
+from sidecar.profiles import Profile, clamped
 from sidecar.registry import load_registry
 from sidecar.settings import Settings
 from sidecar.settings_table import TABLE
@@ -50,19 +52,10 @@ SECRET = ("api_key", "together_api_key", "openai_api_key")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One value; `origin` is what set it."""
-
-    name: str
-    value: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
 class Command:
     """How the child is started. `notes` say what the line itself can not; `on_gpu` None is not known.
 
-    `refusal` is why it can not be started here, whatever fits.
+    `flags` has every value of `words`. `refusal` is why it can not be started here, whatever fits.
     """
 
     environment: Mapping[str, str]
@@ -70,6 +63,7 @@ class Command:
     notes: tuple[str, ...] = ()
     on_gpu: bool | None = None
     refusal: StartError | None = None
+    said: Said = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +78,13 @@ class Explanation:
     settings: tuple[Row, ...]
     unused: Unused
     command: Command
+    flags: tuple[Row, ...] = ()
 
 
-async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explanation:
-    """`memory_mib` is all the main memory that we may have.
+async def explain(
+    settings: Settings, seen: GpuLook, memory_mib: int, made_for: int | None = None
+) -> Explanation:
+    """`memory_mib` is all the main memory that we may have; `made_for` the context of the model's header.
 
     Raises what a start with these settings would raise before it loads anything.
     """
@@ -95,16 +92,21 @@ async def explain(settings: Settings, seen: GpuLook, memory_mib: int) -> Explana
     written = registry.written(settings.profile, over)
     profile = registry.select(settings.profile, over)
     keys = tuple(_keys(written if written.backend == profile.backend else profile, profile, settings))
-    command = await engine_command(profile, settings, on_gpu=bool(seen) and isinstance(seen, tuple))
+    served, on_card = clamped(profile, made_for), sees_cards(profile, settings, seen)
+    command = await engine_command(served, settings, on_gpu=on_card)
+    on_card = on_card if command.on_gpu is None else command.on_gpu
+    of_keys = {row.name: row for row in keys if row.value}
+    sizes = Sizes(profile, served, settings, of_keys, on_card=on_card, memory_mib=memory_mib)
     return Explanation(
         profile=profile,
         fit=fit(profile, settings, seen, memory_mib, at_least=asks_for_more(profile, written)),
         keys=tuple(row for row in keys if row.value),
         unsaid=tuple(row.name for row in keys if not row.value),
-        limits=limits(profile, settings),
+        limits=limits(sizes),
         settings=tuple(_settings(profile, settings)),
         unused=_in_vain(profile, settings, keys, command.on_gpu),
         command=command,
+        flags=flags(sizes, command.said),
     )
 
 
@@ -117,7 +119,7 @@ def _in_vain(profile: Profile, settings: Settings, keys: tuple[Row, ...], on_gpu
 
 def _keys(written: Profile, profile: Profile, settings: Settings) -> Iterator[Row]:
     for name, before, after, is_set in _pairs(written, profile):
-        yield Row(name, _shown(after), _origin(name, before, after, is_set, profile, settings))
+        yield Row(name, shown(after), _origin(name, before, after, is_set, profile, settings))
 
 
 def _pairs(written: BaseModel, now: BaseModel, above: str = "") -> Iterator[tuple[str, object, object, bool]]:
@@ -141,39 +143,12 @@ def _origin(
     return "profile" if is_set else "default"
 
 
-def origin(settings: Settings, field: str) -> str:
-    """What set the setting, in words."""
-    found = settings.origins.get(field)
-    if found is None:
-        return "default"
-    return f"command line {found}" if found.startswith("--") else f"environment {found}"
-
-
 def machine(settings: Settings, seen: GpuLook, memory_mib: int) -> str:
     """The cards of this machine, and what may be used of each; without one, its main memory."""
     if isinstance(seen, GpuUnreadable) or not seen:
         return f"no NVIDIA card here: what fits runs on the CPU, in {memory_mib} MiB of main memory"
     cards = ", ".join(f"{card.name} {card.memory_total_bytes // MIB} MiB" for card in seen)
     return f"{cards}; VRAM_BUDGET {settings.vram_budget_mib} MiB on each"
-
-
-def limits(profile: Profile, settings: Settings) -> tuple[Row, ...]:
-    """What holds while it runs, and what it follows from."""
-    each, slots = profile.context, profile.slots
-    share = profile.gpu.gpu_memory_fraction
-    rows = [
-        Row("context of one request", f"{each} tokens", "prompt and answer together"),
-        Row("requests at once", str(slots), "the next ones wait"),
-        Row("answer", f"{profile.default_max_tokens} tokens", "where the request asks nothing"),
-        Row("waiting", str(settings.max_queue), "one more is answered 429"),
-        Row("one card", f"{settings.vram_budget_mib} MiB", "VRAM_BUDGET"),
-    ]
-    if profile.backend == "llamacpp":
-        rows.insert(2, Row("context of all", f"{each * slots} tokens", f"{slots} x {each}"))
-        if share is not None:
-            why = "gpu.gpu_memory_fraction, where that is less"
-            rows.append(Row("", f"{share:.0%} of the card", why))
-    return tuple(rows)
 
 
 def _settings(profile: Profile, settings: Settings) -> Iterator[Row]:
@@ -183,19 +158,9 @@ def _settings(profile: Profile, settings: Settings) -> Iterator[Row]:
     for row in TABLE:
         if row.field in mine or row.field not in (over | others):
             value = getattr(settings, row.field)
-            text = "(set)" if value and row.field in SECRET else _shown(value)
+            text = "(set)" if value and row.field in SECRET else shown(value)
             text = f"{text} MiB" if text and row.field.endswith("_mib") else text
             yield Row(row.names[0], text, origin(settings, row.field))
-
-
-def _shown(value: object) -> str:
-    if value is None or value in ("", [], ()):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return ", ".join(_shown(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) -> Command:
@@ -204,7 +169,7 @@ async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) 
     if profile.backend == "transformers":
         told = worker_config(profile, settings)
         values = ((name, getattr(told, name)) for name in told.__struct_fields__)
-        listed = ", ".join(f"{name} {_shown(value)}" for name, value in values if _shown(value))
+        listed = ", ".join(f"{name} {shown(value)}" for name, value in values if shown(value))
         told_how = f"and --fd N, its end of a socket pair, over which it is told: {listed}"
         words, refusal = (sys.executable, "-m", "sidecar.worker"), None
         if settings.device.startswith("cuda") and not on_gpu:
@@ -228,10 +193,11 @@ async def _llama_command(
         path = llama_binary.find(settings.llama_server, os.environ)
     except ConfigError as error:
         notes.append(f"{error.message}; until then each flag is shown in its newest spelling")
-        path, flags, refusal = settings.llama_server or llama_binary.NAME, None, error
+        path, known, refusal = settings.llama_server or llama_binary.NAME, None, error
     else:
         binary = await llama_binary.ask(path, {**inherited(), **environment})
-        flags, on_gpu = binary.flags, bool(binary.devices)
+        known, on_gpu = binary.flags, bool(binary.devices)
     on_gpu = on_gpu and settings.device != "cpu"
-    words = (path, *llama_args(profile, files, flags, port=0, on_gpu=on_gpu))
-    return Command(environment, words, tuple(notes), on_gpu, refusal)
+    said = llama_said(profile, files, known, port=0, on_gpu=on_gpu)
+    words = (path, *(word for _, words in said for word in words))
+    return Command(environment, words, tuple(notes), on_gpu, refusal, tuple(said))

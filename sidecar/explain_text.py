@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.explain import Command, Explanation, Row
+from sidecar.explain import Command, Explanation
+from sidecar.explain_rows import Row
 from sidecar.fit import Fit
 from sidecar.profiles import Profile
 
@@ -84,6 +85,8 @@ def _sections(found: Explanation) -> Iterator[tuple[str, RenderableType]]:
         yield f"Profile, {block}" if block else "Profile", Group(_table(rows), *_unsaid(unsaid))
     yield "Limits", _table(found.limits)
     yield "Settings", _table(row for row in found.settings if row.value)
+    if found.flags:
+        yield "Values of the command line", _table(found.flags)
     if found.unused:
         yield "Not used", _table(Row(name, "", why) for name, why in found.unused)
 

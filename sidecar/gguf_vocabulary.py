@@ -17,11 +17,15 @@ MAX_TOKEN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`size` tokens, none longer than `longest_token_bytes`; `control` are the texts of control tokens."""
+    """`size` tokens, none longer than `longest_token_bytes`; `control` are the texts of control tokens.
+
+    `made_for` is the context that the model was made for, in tokens.
+    """
 
     size: int
     longest_token_bytes: int
     control: tuple[str, ...]
+    made_for: int | None = None
 
 
 def read(path: Path) -> Vocabulary:
@@ -37,7 +41,7 @@ def read(path: Path) -> Vocabulary:
             longest = max(longest, len(text.encode()))
             if index < len(types) and types[index] == CONTROL:
                 control.append(text)
-    return Vocabulary(header.lengths.get(TOKENS, 0), longest, tuple(control))
+    return Vocabulary(header.lengths.get(TOKENS, 0), longest, tuple(control), header.context_length)
 
 
 def _types(path: Path, header: GgufHeader) -> tuple[int, ...]:

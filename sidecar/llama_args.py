@@ -27,6 +27,9 @@ BATCH_TOKENS = 512
 # Its own default is 32, of several hundred MiB each for a large model.
 CHECKPOINTS = 2
 
+# Whose wish it is, where it is no key of the profile's.
+MODEL, ENGINE, CPU = "the model", "the engine", "the CPU"
+
 Words = tuple[str, ...]
 
 
@@ -61,6 +64,19 @@ def llama_args(
     ConfigError that names the flag, the profile's key and the build for a wish that has no way, and
     for an argument of `extra_args` that is not accepted.
     """
+    said = llama_said(profile, files, flags, port=port, on_gpu=on_gpu)
+    return tuple(word for _, words in said for word in words)
+
+
+def llama_said(
+    profile: Profile,
+    files: LlamaFiles,
+    flags: LlamaFlags | None,
+    *,
+    port: int,
+    on_gpu: bool,
+) -> list[tuple[str, Words]]:
+    """The same, flag by flag, each with whose wish it is: a key of the profile, MODEL, ENGINE or CPU."""
     block = profile.llamacpp
     assert block is not None
     wishes = (
@@ -70,19 +86,19 @@ def llama_args(
         *(_on_cards(profile, block) if on_gpu else _on_cpu()),
         *_memory(block, flags),
     )
-    said = [word for wish in wishes for word in _said(wish, profile, flags)]
-    return (*said, *extra_words(block.extra_args, profile, flags))
+    said = [(wish.key, _said(wish, profile, flags)) for wish in wishes]
+    return [*said, ("llamacpp.extra_args", extra_words(block.extra_args, profile, flags))]
 
 
 def _always(profile: Profile, files: LlamaFiles, port: int) -> Iterator[_Wish]:
-    yield _one("the model", str(files.model), "--model", "-m")
+    yield _one(MODEL, str(files.model), "--model", "-m")
     if files.mmproj is not None:
         yield _one("llamacpp.mmproj_filename", str(files.mmproj), "--mmproj", "-mm")
     # Its own default too; the help of some old builds does not say that the flag takes a value.
     yield _nicety(("--host", "127.0.0.1"))
-    yield _one("the engine", str(port), "--port")
+    yield _one(ENGINE, str(port), "--port")
     # Otherwise it tells every client the path of the file.
-    yield _nicety(("--alias", profile.model_id))
+    yield _Wish("model_id", (("--alias", profile.model_id),), needed=False)
     # A build without the flag has no such page, no such cache, or does it by default.
     yield _nicety(("--no-ui",), ("--no-webui",))
     yield _nicety(("--no-slots",))
@@ -155,8 +171,9 @@ def _on_cards(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
 
 def _on_cpu() -> Iterator[_Wish]:
     # Layers alone are not enough: a build for cards would still use them for long prompts.
-    yield _nicety(("--device", "none"), ("-dev", "none"))
-    yield _nicety(("--gpu-layers", "0"), ("--n-gpu-layers", "0"), ("-ngl", "0"))
+    yield _Wish(CPU, (("--device", "none"), ("-dev", "none")), needed=False)
+    layers = (("--gpu-layers", "0"), ("--n-gpu-layers", "0"), ("-ngl", "0"))
+    yield _Wish(CPU, layers, needed=False)
 
 
 def _memory(block: LlamaCpp, flags: LlamaFlags | None) -> Iterator[_Wish]:
@@ -195,7 +212,7 @@ def _set(key: str, value: str | int | None, *spellings: str) -> Iterator[_Wish]:
 
 
 def _nicety(*ways: Words) -> _Wish:
-    return _Wish("the engine", ways, needed=False)
+    return _Wish(ENGINE, ways, needed=False)
 
 
 def _said(wish: _Wish, profile: Profile, flags: LlamaFlags | None) -> Words:

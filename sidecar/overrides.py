@@ -93,7 +93,7 @@ def own(over: Overrides) -> Profile:
         backend="transformers",
         model_id=label[:200] or "model",
         supports_tools=True,  # the worker sees in the chat template whether it has any
-        gpu=Gpu(max_model_len=_context_of(path)),
+        gpu=Gpu(max_model_len=None if path is None else _context_of(path)),
         transformers=Transformers(sources=[over.model]),
     )
 
@@ -209,10 +209,10 @@ def _check_folder(path: Path) -> None:
     )
 
 
-def _context_of(path: Path | None) -> int:
+def _context_of(path: Path) -> int:
     """What the model was made for, but no more than a modest default."""
     try:
-        config = json.loads((path / "config.json").read_text("utf-8")) if path else {}
+        config = json.loads((path / "config.json").read_text("utf-8"))
         made_for = config["max_position_embeddings"]
     except (OSError, ValueError, LookupError, TypeError):
         return OWN_CONTEXT

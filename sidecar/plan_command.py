@@ -55,6 +55,8 @@ def plan(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     here = _here(chosen, explained, settings, seen, memory_mib)
     ((*found, of_here),) = _rows([chosen], [*targets, here], settings, registry)
     found = found or [of_here]
+    if isinstance(of_here, Estimate) and of_here.demand.context < chosen.context:
+        explained = asyncio.run(explain(settings, seen, memory_mib, of_here.demand.context))
     fits_here = verdict(of_here, here, explained.fit)
     if wanted.json or len(targets) > 1:
         _show([chosen], [tuple(found)], targets or [here], as_data=wanted.json)

@@ -17,10 +17,11 @@ from sidecar.headers import Described, Progress, described, described_here, desc
 from sidecar.hub_errors import is_unreachable
 from sidecar.llama_args import LlamaFiles
 from sidecar.llama_demand import llama_demand
-from sidecar.profiles import Profile
+from sidecar.profiles import Profile, clamped
 from sidecar.settings import Settings
+from sidecar.stored import Model
 from sidecar.worker import precision
-from sidecar.worker.architectures import check_architecture
+from sidecar.worker.architectures import check_architecture, usable_context
 from sidecar.worker.demand import Wanted, worker_demand
 
 log = logging.getLogger("sidecar.planning")
@@ -96,7 +97,7 @@ def llama_plan(profile: Profile, files: LlamaFiles, held_to: Target) -> Plan | N
     takes: then the profile's own figure must fit.
     """
     try:
-        wanted = llama_demand(profile, of_files(files), on_gpu=held_to.device == "cuda")
+        wanted = _llama_demand(profile, of_files(files), held_to.device)
     except ConfigError as error:
         _check_written(profile, held_to)
         log.warning("nothing is planned: %s", error.message)
@@ -186,13 +187,18 @@ def _planned(
 def demand(profile: Profile, found: Described, device: str) -> Demand:
     """What the profile takes on such a device. Raises ConfigError where it can not be served there."""
     if profile.backend == "llamacpp":
-        return llama_demand(profile, found.model, on_gpu=device == "cuda")
+        return _llama_demand(profile, found.model, device)
     block = profile.transformers
     assert block is not None
     check_architecture(found.where, found.config)
     wanted = block.quantization
     on = SUPPOSED if device == "cuda" else precision.Device("cpu")
-    serving = Wanted(
-        profile.context, profile.slots, profile.batch_tokens, wanted, block.kv_tokens, block.page_tokens
-    )
+    made_for, asked = found.model.shape.trained_context, profile.gpu.max_model_len is not None
+    context = usable_context(found.where, profile.context, made_for, asked=asked)
+    serving = Wanted(context, profile.slots, profile.batch_tokens, wanted, block.kv_tokens, block.page_tokens)
     return worker_demand(found.model, serving, precision.chosen(on, found.config, wanted), device)
+
+
+def _llama_demand(profile: Profile, model: Model, device: str) -> Demand:
+    served = clamped(profile, model.shape.trained_context)
+    return llama_demand(served, model, on_gpu=device == "cuda")

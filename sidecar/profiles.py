@@ -230,6 +230,13 @@ class Profile(_Block):
         return block.default_max_tokens
 
 
+def clamped(profile: Profile, made_for: int | None) -> Profile:
+    """The profile with no more context than its model was made for."""
+    if made_for is None or made_for >= profile.context:
+        return profile
+    return profile.model_copy(update={"gpu": profile.gpu.model_copy(update={"max_model_len": made_for})})
+
+
 def _check_vision(profile: Profile) -> None:
     assert profile.llamacpp is not None
     if profile.supports_vision and not profile.llamacpp.mmproj_filename:

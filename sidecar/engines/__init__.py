@@ -66,6 +66,7 @@ def worker_config(profile: Profile, settings: Settings) -> WorkerConfig:
     return WorkerConfig(
         sources=tuple(block.sources),
         context=profile.context,
+        context_asked=profile.gpu.max_model_len is not None,
         slots=profile.slots,
         batch_tokens=profile.batch_tokens,
         kv_tokens=block.kv_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ from sidecar.generation import EngineStats
 from sidecar.gguf_vocabulary import Vocabulary
 from sidecar.llama_args import LlamaFiles, llama_args
 from sidecar.planning import Target, llama_plan
-from sidecar.profiles import Profile
+from sidecar.profiles import Profile, clamped
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[str, float | None, str], None]
 Command = Callable[[int], Sequence[str]]
@@ -81,6 +84,7 @@ class Launch:
         files = await fetching.fetched(job, lambda part, text: report("download", part, text))
         report("load", None, files.model.name)
         self._vocabulary = await asyncio.to_thread(gguf_vocabulary.read, files.model)
+        self._clamp(self._vocabulary.made_for)
         command = _command(self.profile, files, binary, on_gpu)
         command(0)  # what this build does not take is said now
         self.plan = await asyncio.to_thread(llama_plan, self.profile, files, held_to)
@@ -93,6 +97,12 @@ class Launch:
             *((("plan", self.plan.sentence()),) if self.plan else ()),
         )
         return command
+
+    def _clamp(self, made_for: int | None) -> None:
+        """llama-server would set the whole context aside, and serve what the model was made for."""
+        asked, self.profile = self.profile.context, clamped(self.profile, made_for)
+        if self.context < asked:
+            log.warning("the model was made for %d tokens of context, not for %d", self.context, asked)
 
     def vocabulary(self) -> Vocabulary:
         """Of the model that `prepare` found."""

@@ -104,7 +104,7 @@ class Texts:
         from sidecar.worker.choice import Job
 
         texts = [prepare.text or "", *(m.content for m in prepare.messages or ())]
-        tokens, room = self._model.tokens, self._config.context
+        tokens, room = self._model.tokens, self._model.plan.context
         context.check_length(texts, tokens.longest_token_bytes, prepare.max_tokens, room)
         ids = tokens.encode(prepare, room)
         context.check_biases(prepare.sampling.logit_bias, tokens.vocabulary)
@@ -193,7 +193,7 @@ def _hold(model: Model) -> None:
 def _serve(loop: Loop, model: Model, config: WorkerConfig, connection: Connection) -> int:
     from sidecar.worker.loop import StickyError
 
-    capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, config.context)
+    capacity = Capacity(config.slots, model.plan.pages, model.plan.page_tokens, model.plan.context)
     connection.send(Loaded(str(model.device), capacity, model.about, loop.stats(), model.plan))
     try:
         loop.run()

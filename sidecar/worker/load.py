@@ -21,7 +21,7 @@ from sidecar.budget import MIB, Demand
 from sidecar.errors import ConfigError, StartError, WeightsDamaged
 from sidecar.model_shape import ModelShape
 from sidecar.worker import attention, gptq, packed, precision
-from sidecar.worker.architectures import check_architecture
+from sidecar.worker.architectures import check_architecture, usable_context
 from sidecar.worker.attention import KvPool
 from sidecar.worker.constraint import Grammars
 from sidecar.worker.demand import MAX_CHOICES, PAGE_TOKENS, Wanted, serving_mib, worker_demand
@@ -96,23 +96,33 @@ def _fitting(
 
     def wanted(found: headers.Described) -> tuple[precision.Precision, Demand]:
         chosen = precision.chosen(_abilities(device), found.config, config.quantization)
-        return chosen, worker_demand(found.model, _wanted(config, varlen), chosen, device.type, here_mib)
+        context = _context(config, found)
+        return chosen, worker_demand(
+            found.model, _wanted(config, context, varlen), chosen, device.type, here_mib
+        )
 
     if limit_mib is not None and (there := _described_on_hub(config, device, report)) is not None:
         budget.plan(wanted(there)[1], limit_mib)
     folder = _folder(config, device, report)
     found = headers.of_folder(folder)
-    network_config = _checked_config(folder, config.context)
+    network_config = _checked_config(folder)
     # The same sum as `llm-sidecar plan`'s, before anything is read; once it is, the real sizes count.
     chosen, demand = wanted(found)
+    # What the file does not say, transformers does.
+    usable_context(folder.name, demand.context, network_config.max_position_embeddings, asked=True)
     budget.plan(demand, limit_mib)
     return _Checkpoint(folder, network_config, found.model.shape, chosen, varlen, demand)
 
 
-def _wanted(config: WorkerConfig, varlen: bool) -> Wanted:
+def _context(config: WorkerConfig, found: headers.Described) -> int:
+    made_for, title = found.model.shape.trained_context, Path(found.where).name
+    return usable_context(title, config.context, made_for, asked=config.context_asked)
+
+
+def _wanted(config: WorkerConfig, context: int, varlen: bool) -> Wanted:
     page_tokens = attention.VARLEN_PAGE_TOKENS if varlen else config.page_tokens or PAGE_TOKENS["cpu"]
     return Wanted(
-        config.context, config.slots, config.batch_tokens, config.quantization, config.kv_tokens, page_tokens
+        context, config.slots, config.batch_tokens, config.quantization, config.kv_tokens, page_tokens
     )
 
 
@@ -179,18 +189,13 @@ def _has_varlen(device: torch.device) -> bool:
     return "block_table" in inspect.signature(varlen_attn).parameters
 
 
-def _checked_config(folder: Path, context: int) -> Any:
+def _checked_config(folder: Path) -> Any:
     """The model's configuration, if it is of a kind that this engine answers rightly."""
     config = AutoConfig.from_pretrained(folder, **_LOCAL)
     check_architecture(folder.name, config.to_dict())
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if rope not in ROPE_TYPES:
         raise ConfigError(f"{folder.name} uses {rope!r} rotary embeddings; known: {', '.join(ROPE_TYPES)}.")
-    if context > config.max_position_embeddings:
-        raise ConfigError(
-            f"CONTEXT_SIZE is {context}, but {folder.name} was made for at most "
-            f"{config.max_position_embeddings} tokens."
-        )
     return config
 
 

@@ -39,6 +39,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All that the worker needs to know. `sources` are tried in order (folder or hub id).
 
+    Without `context_asked` the context is cut to what the model was made for; the plan has what is served.
     `vram_budget_mib` counts on CUDA, `memory_budget_mib` on CPU; None is no limit.
     """
 
@@ -48,6 +49,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     kv_tokens: int | None
     default_max_tokens: int
+    context_asked: bool = True
     quantization: str = "auto"
     auto_quantize: bool = True
     device: str = "auto"

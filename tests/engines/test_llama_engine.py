@@ -464,6 +464,19 @@ def test_a_card_that_was_asked_for_and_is_not_there_is_not_passed_over(device: s
     run(test)
 
 
+def test_no_more_context_is_set_aside_than_the_model_was_made_for() -> None:
+    async def test() -> None:
+        async with engine(served=profile(ctx_size=5000)) as made:
+            await ready(made)
+            state = made.state()
+            assert isinstance(state, Ready)
+            assert state.capacity.context == 2048
+            words = psutil.Process(pid_of(made)).cmdline()
+            assert words[words.index("--ctx-size") + 1] == "4096"  # of two slots
+
+    run(test)
+
+
 CARD = GpuReading(0, "card", "GPU-0", 0, 6077 << 20, None)
 BLIND = GpuUnreadable("no driver")
 

@@ -114,6 +114,11 @@ def test_a_context_the_model_was_not_made_for(folder: Path) -> None:
     refused(ConfigError, folder, "CONTEXT_SIZE is 1024", context=1024)
 
 
+def test_a_context_that_nobody_asked_for_is_cut_to_the_models(folder: Path) -> None:
+    made = loading.load(config(folder, context=1024, context_asked=False), lambda *_: None)
+    assert made.plan.context == 512
+
+
 def test_cuda_where_there_is_none(folder: Path) -> None:
     refused(ConfigError, folder, "DEVICE is cuda but torch sees no CUDA device", device="cuda")
 
