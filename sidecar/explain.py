@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
@@ -62,7 +62,7 @@ class Command:
     words: tuple[str, ...]
     notes: tuple[str, ...] = ()
     on_gpu: bool | None = None
-    refusal: StartError | None = None
+    refusal: StartError | None = field(default=None, compare=False)
     said: Said = ()
 
 

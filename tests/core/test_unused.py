@@ -99,7 +99,10 @@ def changed(key: str, value: Any = None) -> dict[str, Any]:
 
 
 def part(found: Explanation, name: str) -> object:
-    return served_model(found.profile) if name == "offers" else getattr(found, name)
+    """Of a limit its value: what set it differs where a key says what holds without it."""
+    if name == "offers":
+        return served_model(found.profile)
+    return [(row.name, row.value) for row in found.limits] if name == "limits" else getattr(found, name)
 
 
 def test_the_table_is_the_example() -> None:
