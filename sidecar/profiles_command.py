@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
@@ -30,8 +31,9 @@ def profiles(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         chosen = registry.select(settings.profile, settings.overrides())
     except ConfigError as error:
         about.append(f"None is marked: {error.message}")
-    listed = list(_listed(registry, chosen, settings, seen, memory_mib))
-    lacks = _without_llama_server(settings, environ)
+    path, lacks = _llama_server(settings, environ)
+    by_engine = {"transformers": seen, "llamacpp": _seen_by(path, environ, seen)}
+    listed = list(_listed(registry, chosen, settings, by_engine, memory_mib))
     if lacks and any(profile.backend == "llamacpp" for profile, _ in listed):
         about.append(f"{LACKS} needs llama-server: {lacks}")
     console, marked = Console(highlight=False), chosen.name if chosen else ""
@@ -40,11 +42,15 @@ def profiles(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _listed(
-    registry: Registry, chosen: Profile | None, settings: Settings, seen: GpuLook, memory_mib: int
+    registry: Registry,
+    chosen: Profile | None,
+    settings: Settings,
+    seen: Mapping[str, GpuLook],
+    memory_mib: int,
 ) -> Iterator[tuple[Profile, Fit]]:
     """Each as it would be served, were it chosen. Another model is asked for the chosen one alone."""
     if chosen is not None and chosen.name == OWN:
-        yield chosen, _fit(chosen, chosen, settings, seen, memory_mib)
+        yield chosen, _fit(chosen, chosen, settings, seen[chosen.backend], memory_mib)
     for name, written in registry.profiles.items():
         is_chosen = chosen is not None and chosen.name == name
         try:
@@ -53,7 +59,7 @@ def _listed(
         except ConfigError as error:
             yield written, Fit("can not start", error.message)
         else:
-            yield served, _fit(served, written, settings, seen, memory_mib)
+            yield served, _fit(served, written, settings, seen[served.backend], memory_mib)
 
 
 def _fit(profile: Profile, written: Profile, settings: Settings, seen: GpuLook, memory_mib: int) -> Fit:
@@ -65,10 +71,20 @@ def _fit(profile: Profile, written: Profile, settings: Settings, seen: GpuLook, 
     return verdict(found, held_to, rough)
 
 
-def _without_llama_server(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Why there is none; nothing where there is one."""
+def _llama_server(settings: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Where it is; or why there is none."""
     try:
-        llama_binary.find(settings.llama_server, environ)
+        return llama_binary.find(settings.llama_server, environ), ""
     except ConfigError as error:
-        return error.message
-    return ""
+        return "", error.message
+
+
+def _seen_by(path: str, environ: Mapping[str, str], seen: GpuLook) -> GpuLook:
+    """The cards; none for a build that uses none of them."""
+    if not path or not isinstance(seen, tuple) or not seen:
+        return seen
+    try:
+        asked = asyncio.run(llama_binary.ask(path, environ))
+    except ConfigError:  # no llama-server at all, which a start will say
+        return seen
+    return seen if asked.devices else ()
