@@ -24,7 +24,7 @@ from sidecar.llama_args import llama_said
 from sidecar.model_files import expected_files
 from sidecar.overrides import asks_for_more
 from sidecar.pinning import child_environment
-from sidecar.profiles import Profile, clamped
+from sidecar.profiles import OWN, Profile, clamped
 from sidecar.registry import load_registry
 from sidecar.settings import Settings
 from sidecar.settings_table import TABLE

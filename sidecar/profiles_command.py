@@ -14,9 +14,9 @@ from sidecar.explain import machine
 from sidecar.explain_text import LACKS, show_profiles
 from sidecar.fit import Fit, fit
 from sidecar.gpu import GpuLook
-from sidecar.overrides import OWN, asks_for_more
+from sidecar.overrides import asks_for_more
 from sidecar.planning import planned, target_here, verdict
-from sidecar.profiles import Profile
+from sidecar.profiles import OWN, Profile
 from sidecar.registry import Registry, load_registry
 from sidecar.settings import Settings, load
 
