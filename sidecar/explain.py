@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from sidecar.budget import MIB
-from sidecar.engines import llama_binary, worker_config
+from sidecar.engines import check_torch, llama_binary, worker_config
 from sidecar.engines.inherited import inherited
 from sidecar.errors import ConfigError, StartError
 from sidecar.explain_limits import Said, Sizes, flags, limits
@@ -171,13 +171,19 @@ async def engine_command(profile: Profile, settings: Settings, *, on_gpu: bool) 
         values = ((name, getattr(told, name)) for name in told.__struct_fields__)
         listed = ", ".join(f"{name} {shown(value)}" for name, value in values if shown(value))
         told_how = f"and --fd N, its end of a socket pair, over which it is told: {listed}"
-        words, refusal = (sys.executable, "-m", "sidecar.worker"), None
-        if settings.device.startswith("cuda") and not on_gpu:
-            refusal = ConfigError(
-                f"DEVICE is {settings.device}, and no card is seen; accepted here: auto, cpu."
-            )
+        words, refusal = (sys.executable, "-m", "sidecar.worker"), _worker_refusal(settings, on_gpu=on_gpu)
         return Command(environment, words, (told_how,), refusal=refusal)
     return await _llama_command(profile, settings, environment, on_gpu=on_gpu)
+
+
+def _worker_refusal(settings: Settings, *, on_gpu: bool) -> ConfigError | None:
+    try:
+        check_torch()
+    except ConfigError as error:
+        return error
+    if settings.device.startswith("cuda") and not on_gpu:
+        return ConfigError(f"DEVICE is {settings.device}, and no card is seen; accepted here: auto, cpu.")
+    return None
 
 
 async def _llama_command(
@@ -188,16 +194,17 @@ async def _llama_command(
     absent = "not here" if profile.llamacpp.model_path else "not here yet"
     notes = [f"{absent}: {file}" for file in (files.model, files.mmproj) if file and not file.is_file()]
     notes.append("--port 0 stands for a free port, taken at each start; its key is in LLAMA_API_KEY")
-    refusal = None
+    known = refusal = None
+    path, on_gpu = settings.llama_server or llama_binary.NAME, on_gpu and settings.device != "cpu"
     try:
         path = llama_binary.find(settings.llama_server, os.environ)
-    except ConfigError as error:
-        notes.append(f"{error.message}; until then each flag is shown in its newest spelling")
-        path, known, refusal = settings.llama_server or llama_binary.NAME, None, error
-    else:
         binary = await llama_binary.ask(path, {**inherited(), **environment})
-        known, on_gpu = binary.flags, bool(binary.devices)
-    on_gpu = on_gpu and settings.device != "cpu"
+        known, on_gpu = binary.flags, False
+        on_gpu = binary.on_gpu(settings.device)
+    except ConfigError as error:
+        refusal = error
+    if known is None:
+        notes.append("until there is a llama-server, each flag is shown in its newest spelling")
     said = llama_said(profile, files, known, port=0, on_gpu=on_gpu)
     words = (path, *(word for _, words in said for word in words))
     return Command(environment, words, tuple(notes), on_gpu, refusal, tuple(said))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -30,10 +30,9 @@ def show_profiles(
     listed: Iterable[tuple[Profile, Fit]],
     active: str,
     about: str,
-    *,
-    lacks_llama_server: bool = False,
+    lacking: Collection[str] = (),
 ) -> None:
-    """One line for each profile; what would be served has a star, what lacks its engine a mark."""
+    """One line for each profile; what would be served has a star, what has a `lacking` backend a mark."""
     table = Table.grid(padding=(0, 2))
     table.add_row("", *(Text(word, DIM) for word in ("profile", "backend", "VRAM", "here")))
     for profile, fit in listed:
@@ -41,7 +40,7 @@ def show_profiles(
         name = Text(profile.name, HEAD if profile.name == active else "")
         vram = "" if profile.vram_mib is None else gib(profile.vram_mib)
         why = "" if fit.verdict == "on the CPU" else f"  {fit.why}"
-        lacks = f" {LACKS}" if lacks_llama_server and profile.backend == "llamacpp" else ""
+        lacks = f" {LACKS}" if profile.backend in lacking else ""
         here = Text.assemble(_verdict(fit), (lacks, "yellow"), (why, DIM))
         table.add_row(mark, name, profile.backend, Text(vram, justify="right"), here)
     console.print(table)

@@ -19,7 +19,7 @@ from sidecar.settings import Settings
 Verdict = Literal["fits", "does not fit", "on the CPU", "not known", "can not start"]
 
 UNSAID = "nobody has said what it needs as it is served (vram_mib)"
-MORE = "at least; more is asked for than that is written for"
+MORE = "at least: more is asked for than that figure is for"
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,10 +231,16 @@ class Profile(_Block):
 
 
 def clamped(profile: Profile, made_for: int | None) -> Profile:
-    """The profile with no more context than its model was made for."""
-    if made_for is None or made_for >= profile.context:
+    """The profile with no more context than its model was made for, unless its positions are stretched."""
+    if made_for is None or made_for >= profile.context or _is_stretched(profile):
         return profile
     return profile.model_copy(update={"gpu": profile.gpu.model_copy(update={"max_model_len": made_for})})
+
+
+def _is_stretched(profile: Profile) -> bool:
+    """Whether `extra_args` give it other positions: then llama-server alone knows how far it reaches."""
+    words = profile.llamacpp.extra_args if profile.llamacpp else []
+    return any(word.startswith(("--rope-", "--yarn-")) for word in words)
 
 
 def _check_vision(profile: Profile) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from rich.console import Console
 
 from sidecar import gpu, room
-from sidecar.engines import llama_binary
+from sidecar.engines import check_torch, llama_binary
+from sidecar.engines.inherited import inherited
 from sidecar.errors import ConfigError
 from sidecar.explain import machine
 from sidecar.explain_text import LACKS, show_profiles
@@ -31,13 +32,12 @@ def profiles(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         chosen = registry.select(settings.profile, settings.overrides())
     except ConfigError as error:
         about.append(f"None is marked: {error.message}")
-    path, lacks = _llama_server(settings, environ)
-    by_engine = {"transformers": seen, "llamacpp": _seen_by(path, environ, seen)}
+    by_engine = {"transformers": seen, "llamacpp": _seen_by_llama(settings, environ, seen)}
     listed = list(_listed(registry, chosen, settings, by_engine, memory_mib))
-    if lacks and any(profile.backend == "llamacpp" for profile, _ in listed):
-        about.append(f"{LACKS} needs llama-server: {lacks}")
-    console, marked = Console(highlight=False), chosen.name if chosen else ""
-    show_profiles(console, listed, marked, "\n".join(about), lacks_llama_server=bool(lacks))
+    lacks = _lacking(settings, environ, {profile.backend for profile, _ in listed})
+    about += [f"{LACKS} {backend}: {why}" for backend, why in lacks.items()]
+    marked = chosen.name if chosen else ""
+    show_profiles(Console(highlight=False), listed, marked, "\n".join(about), lacks)
     return 0
 
 
@@ -71,20 +71,28 @@ def _fit(profile: Profile, written: Profile, settings: Settings, seen: GpuLook, 
     return verdict(found, held_to, rough)
 
 
-def _llama_server(settings: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Where it is; or why there is none."""
-    try:
-        return llama_binary.find(settings.llama_server, environ), ""
-    except ConfigError as error:
-        return "", error.message
+def _lacking(settings: Settings, environ: Mapping[str, str], backends: Collection[str]) -> dict[str, str]:
+    """The backends of which nothing can be started here, and why."""
+    checks: dict[str, Callable[[], object]] = {
+        "transformers": check_torch,
+        "llamacpp": lambda: llama_binary.find(settings.llama_server, environ),
+    }
+    found = {}
+    for backend in sorted(backends):
+        try:
+            checks[backend]()
+        except ConfigError as error:
+            found[backend] = error.message
+    return found
 
 
-def _seen_by(path: str, environ: Mapping[str, str], seen: GpuLook) -> GpuLook:
+def _seen_by_llama(settings: Settings, environ: Mapping[str, str], seen: GpuLook) -> GpuLook:
     """The cards; none for a build that uses none of them."""
-    if not path or not isinstance(seen, tuple) or not seen:
+    if not isinstance(seen, tuple) or not seen:
         return seen
     try:
-        asked = asyncio.run(llama_binary.ask(path, environ))
-    except ConfigError:  # no llama-server at all, which a start will say
+        path = llama_binary.find(settings.llama_server, environ)
+        asked = asyncio.run(llama_binary.ask(path, inherited(environ)))
+    except ConfigError:  # none that runs, which a start will say
         return seen
     return seen if asked.devices else ()

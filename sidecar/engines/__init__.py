@@ -26,19 +26,19 @@ from sidecar.worker.messages import WorkerConfig
 def open_engine(profile: Profile, settings: Settings, events: Events | None = None) -> Engine:
     """The engine for the profile, not yet started. Raises ConfigError where its program is missing."""
     if profile.backend == "transformers":
-        _check_torch(profile)
+        check_torch()
         config, environment = worker_config(profile, settings), child_environment(profile, settings)
         return WorkerEngine(config, environment, events=events)
     return LlamaServerEngine(llama_launch(profile, settings), events=events)
 
 
-def _check_torch(profile: Profile) -> None:
-    """The images of llama.cpp have no torch; to find that out is not to import it."""
+def check_torch() -> None:
+    """Raises ConfigError without torch, as in the images of llama.cpp. Does not import it."""
     if importlib.util.find_spec("torch") is None:
         raise ConfigError(
-            f"profile {profile.name} has backend `transformers`, which needs torch, and torch is not "
-            "installed here; take a profile with backend `llamacpp` (`llm-sidecar profiles` lists them), "
-            "or the image of docker/Dockerfile (without Docker: `make install`)"
+            "backend `transformers` needs torch, which is not installed here; take a profile with backend "
+            "`llamacpp` (`llm-sidecar profiles` lists them), or the image of docker/Dockerfile (without "
+            "Docker: `make install`)"
         )
 
 

@@ -114,7 +114,8 @@ def test_without_a_binary_the_line_is_shown_all_the_same() -> None:
     code, said, refused = bare("plan", "embedded-gguf")
     assert (code, refused.count("\n")) == (78, 1)  # as a start
     assert "--parallel 16" in said
-    assert "set LLAMA_SERVER_PATH" in " ".join(said.split())
+    assert "each flag is shown in its newest spelling" in " ".join(said.split())
+    assert "set LLAMA_SERVER_PATH" in refused
     code, _, _ = bare("plan", "embedded-gguf", "--vram", "1GiB")  # a machine of that kind, not this one
     assert code == 0
     assert "embedded-q8_0.gguf" in said
@@ -168,7 +169,7 @@ def test_profiles_marks_the_active_one_and_says_what_fits() -> None:
     ("environ", "why"),
     [
         ({"LLM_PROFILES_CONFIG_PATH": str(ATLAS)}, "no profile is chosen"),
-        ({"LLM_PROFILE_NAME": "nobody"}, "LLM_PROFILE_NAME='nobody'"),
+        ({"LLM_PROFILE_NAME": "nobody"}, "'nobody': no such profile"),
         ({"MODEL_PATH": "/no/such/folder"}, "MODEL_PATH=/no/such/folder"),
     ],
 )
@@ -192,7 +193,7 @@ def test_profiles_without_llama_server_marks_what_needs_one(llama_server: str) -
     marked = {line.split()[0] for line in said.splitlines() if " †" in line}
     shipped = load_registry(DEFAULT_REGISTRY).profiles.values()
     assert marked == {profile.name for profile in shipped if profile.backend == "llamacpp"}
-    assert "† needs llama-server: there is no llama-server on PATH" in said
+    assert "† llamacpp: there is no llama-server on PATH" in said
     assert "†" not in bare("profiles", LLAMA_SERVER_PATH=llama_server)[1]
 
 

@@ -161,7 +161,7 @@ def test_their_metrics_are_on_ports_of_their_own(servers: Stack, ports: list[int
 def test_a_model_that_needs_torch_is_refused_and_the_one_that_runs_stays(servers: Stack) -> None:
     status, body = servers.post("/models/load", model="embedded")
     assert status == 503, body
-    assert "torch is not installed" in body["error"]["message"]
+    assert "needs torch, which is not installed here" in body["error"]["message"]
     status, body = servers.get("/health")
     assert (status, body["status"]) == (200, "ok")
 

@@ -82,10 +82,12 @@ def test_without_torch_the_start_says_what_to_take(tmp_path: Path) -> None:
     for found in Path(sysconfig.get_path("purelib")).iterdir():
         if not found.name.startswith("torch"):
             (packages / found.name).symlink_to(found)
-    with program(tmp_path, entry=("-S", "server.py"), PYTHONPATH=str(packages)) as own:
-        assert own.process.wait(60) == 78
-        assert "profile embedded has backend `transformers`, which needs torch" in own.printed()
-        assert "Traceback" not in own.printed()
+    reason = "backend `transformers` needs torch, which is not installed here; take a profile with"
+    for entry, code in ((("server.py",), 78), (("-m", "sidecar", "plan", "embedded"), 78)):
+        with program(tmp_path, entry=("-S", *entry), PYTHONPATH=str(packages)) as own:
+            assert own.process.wait(60) == code
+            assert reason in own.printed()
+            assert "Traceback" not in own.printed()
 
 
 @pytest.mark.llama

@@ -189,3 +189,16 @@ def test_a_model_of_ones_own_has_tools_if_its_template_shows_them(tmp_path: Path
 def path_of(profile: str) -> dict[str, str]:
     """Where llama-server is, without a profile."""
     return {name: value for name, value in serving(profile).items() if name == "LLAMA_SERVER_PATH"}
+
+
+def test_positions_that_are_stretched_are_served_as_far_as_they_reach(tmp_path: Path) -> None:
+    """The embedded model was made for 2048 tokens."""
+    stretched = ["--rope-scaling", "yarn", "--rope-scale", "2", "--yarn-orig-ctx", "2048"]
+    block = {"model_path": "embedded", "ctx_size": 4096, "threads": 1, "threads_batch": 1}
+    profile = {"backend": "llamacpp", "model_id": "long", "llamacpp": {**block, "extra_args": stretched}}
+    registry = tmp_path / "profiles.yaml"
+    registry.write_text(json.dumps({"profiles": {"long": profile}}))
+    with program(tmp_path, LLM_PROFILES_CONFIG_PATH=str(registry), **serving("long")) as running:
+        until(running.ready, "ready")
+        status, body = running.post("/v1/completions", prompt=[100] * 3000, max_tokens=1)
+        assert (status, body.get("usage", {}).get("prompt_tokens")) == (200, 3000), body
