@@ -271,6 +271,10 @@ def no_llama_server(_: Path) -> str:
     return said("doctor", "--profile", "embedded-gguf", "--port", "0", PATH="/nowhere")
 
 
+def llama_without_the_card(_: Path) -> str:
+    return given_up(device="cuda")
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 
@@ -291,7 +295,7 @@ PRODUCERS: tuple[Callable[[Path], str], ...] = (
     still_loading, no_such_path, pickled, file_of_many_missing, cut_safetensors, other_architecture,
     not_on_the_hub, disk_full, gguf_missing, gguf_cut,
     no_registry, no_profile, no_profiles_key, missing_tensor, unknown_flag, flag_of_another_build,
-    no_llama_server,
+    no_llama_server, llama_without_the_card,
     too_slow, waited_too_long,
 )  # fmt: skip
 
