@@ -85,7 +85,7 @@ def _asleep(pace: Pace, pairs: int, host: Host) -> Point:
 
 def _frame_us(pause_s: float) -> float:
     if pause_s:
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # to be asleep when the work comes is what is measured
     began_ns = time.thread_time_ns()
     json.dumps(json.loads(FRAME))
     return (time.thread_time_ns() - began_ns) / 1e3
