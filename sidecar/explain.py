@@ -55,7 +55,8 @@ SECRET = ("api_key", "together_api_key", "openai_api_key")
 class Command:
     """How the child is started. `notes` say what the line itself can not; `on_gpu` None is not known.
 
-    `said` are llama-server's words, flag by flag, with whose wish each is. `refusal` is why it can not be started here, whatever fits.
+    `said` are llama-server's words, flag by flag, with whose wish each is. `refusal` is why it
+    can not be started here, whatever fits.
     """
 
     environment: Mapping[str, str]

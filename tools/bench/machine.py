@@ -47,7 +47,7 @@ class Host:
         """Return once the loop takes what it took at the beginning, or the patience for all turns is over."""
         began = time.monotonic()
         while (now_ms := self._look_ms()) > self._calm_ms and time.monotonic() < began + self._patience_s:
-            time.sleep(CALM_LOOK_S)  # other guests tell nobody when they are done: there is no event to wait for
+            time.sleep(CALM_LOOK_S)  # other guests send no event when they are done
         self._patience_s -= time.monotonic() - began
         self._found_ms.append(now_ms)
 
