@@ -27,6 +27,12 @@ BATCH_TOKENS = 512
 # Its own default is 32, of several hundred MiB each for a large model.
 CHECKPOINTS = 2
 
+# Its HTTP threads that the client of the engine takes for questions, besides one for each slot.
+QUESTIONS_AT_ONCE = 4
+# Old builds have two more than slots and no others (ggml-org/llama.cpp, server.cpp): questions would wait
+# behind streams, and so would the pulse. The pulse takes one, the rest is for streams whose clients left.
+HTTP_THREADS = QUESTIONS_AT_ONCE + 4
+
 # Whose wish it is, where it is no key of the profile's.
 MODEL, ENGINE, CPU = "the model", "the engine", "the CPU"
 
@@ -135,6 +141,7 @@ def _sizes(profile: Profile, block: LlamaCpp) -> Iterator[_Wish]:
     # llama-server divides its context among the slots; the profile's is one request's.
     yield _one("llamacpp.ctx_size", str(profile.context * profile.slots), "--ctx-size", "-c")
     yield _one("llamacpp.parallel", slots, "--parallel", "--n-parallel", "-np")
+    yield _nicety(("--threads-http", str(profile.slots + HTTP_THREADS)))
     yield from _set("llamacpp.threads", block.threads, "--threads", "-t")
     yield from _set("llamacpp.threads_batch", block.threads_batch, "--threads-batch", "-tb")
     # An input is made into one vector in one piece: a longer one than the batch would be refused.

@@ -56,9 +56,9 @@ _BY_REASON: dict[str, str] = {
         --no-context-shift --kv-unified -kvu --no-kv-unified -no-kvu --kv-unified-per-slot
         --fit -fit --fit-target -fitt --fit-ctx -fitc --special -sp
         --jinja --no-jinja --device -dev --cont-batching -cb --no-cont-batching -nocb
-        --prefill-assistant --no-prefill-assistant --sse-ping-interval --timeout -to --rerank --reranking
-        --reasoning-format --skip-chat-parsing --no-skip-chat-parsing --backend-sampling -bs
-        --cache-prompt --no-cache-prompt""",
+        --prefill-assistant --no-prefill-assistant --sse-ping-interval --threads-http --timeout -to
+        --rerank --reranking --reasoning-format --skip-chat-parsing --no-skip-chat-parsing
+        --backend-sampling -bs --cache-prompt --no-cache-prompt""",
     _HEADER: "--override-kv",
     _BUDGET: "--reasoning-budget --reasoning-budget-message",
     _OTHERS: "--cache-reuse",

@@ -1,4 +1,9 @@
-"""HTTP to one llama-server: whole answers, and streams of frames."""
+"""HTTP to one llama-server: whole answers, and streams of frames.
+
+Questions that its HTTP threads answer by themselves (render, tokenise) take a millisecond and share a few
+connections that are kept. Whatever waits for its loop has a connection of its own: behind a batch of
+prompts it may wait for minutes, and nobody shall wait behind it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from sidecar.engines.llama_frames import error_of
 from sidecar.engines.sse_frames import SseFrames
 from sidecar.errors import EngineFault
+from sidecar.llama_args import QUESTIONS_AT_ONCE
 
 DONE = b"[DONE]"
 MAX_ERROR_BYTES = 64 * 1024
@@ -36,7 +42,9 @@ class LlamaClient:
     def __init__(self, port: int, api_key: str) -> None:
         self._url = f"http://127.0.0.1:{port}"
         # llama-server closes a connection after five idle seconds; after a hundred answers too, but says so.
-        self._kept = _session(api_key, aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS))
+        # Until then each holds one of its threads, which looks at it a hundred times a second.
+        kept = aiohttp.TCPConnector(limit=QUESTIONS_AT_ONCE, keepalive_timeout=IDLE_SECONDS)
+        self._kept = _session(api_key, kept)
         # After a stream it closes it although it promises to keep it: of 20 requests in a pool, 10 failed
         # (measured, llama.cpp 0.7.0 and older).
         self._once = _session(api_key, aiohttp.TCPConnector(limit=0, force_close=True))
@@ -59,7 +67,7 @@ class LlamaClient:
 
     async def pulse(self) -> None:
         """Return when its loop has answered: these figures, unlike its health, are the loop's own."""
-        async with self._answer(self._kept, "GET", "/metrics") as answer:
+        async with self._answer(self._once, "GET", "/metrics") as answer:
             await _read(answer, MAX_ANSWER_BYTES)
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -67,9 +75,14 @@ class LlamaClient:
         async with self._answer(self._kept, "GET", path) as answer:
             return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that answers `body`. Raises what the status means."""
+    async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What it answers to `body` without its loop, a JSON object. Raises what the status means."""
         async with self._answer(self._kept, "POST", path, body) as answer:
+            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+
+    async def compute(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What its loop makes of `body`, a JSON object. Raises what the status means."""
+        async with self._answer(self._once, "POST", path, body) as answer:
             return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -112,8 +125,8 @@ class LlamaClient:
 
 
 def _session(api_key: str, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-    # No total time: how long an answer may take is the request's own deadline.
-    patience = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
+    # How long an answer, or the turn of a question, may take is the request's own deadline.
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     headers = {"authorization": f"Bearer {api_key}"}
     return aiohttp.ClientSession(headers=headers, timeout=patience, connector=connector)
 

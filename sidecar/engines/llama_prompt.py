@@ -88,9 +88,7 @@ class Prompts:
         told = _changed(request, lambda text: self._marked(text, mark))
         turns = [message_fields(replace(message, images=())) for message in told.messages]
         try:
-            answer = await self._client.post(
-                "/apply-template", {"messages": turns, **tool_fields(told.tools)}
-            )
+            answer = await self._client.ask("/apply-template", {"messages": turns, **tool_fields(told.tools)})
         except (BadRequest, EngineFault) as error:  # a template that says no is a 500 there
             raise BadRequest(
                 f"The model's chat template refuses these messages: {error.message}", param="messages"
@@ -103,7 +101,7 @@ class Prompts:
     async def _tokenised(self, pieces: Sequence[str]) -> tuple[int, ...]:
         """Each piece on its own; what stands before a text (BOS) stands before the first."""
         body: dict[str, Any] = {"content": list(pieces), "add_special": True, "parse_special": True}
-        answer = await self._client.post("/tokenize", body)
+        answer = await self._client.ask("/tokenize", body)
         tokens = answer.get("tokens")
         if not isinstance(tokens, list) or not set(map(type, tokens)) <= {int}:
             raise EngineFault("The engine sent no token ids.")

@@ -148,7 +148,7 @@ class LlamaServerEngine:
     async def _embedded(self, inputs: list[str | list[int]]) -> Embeddings:
         boot, _ = self._ready()
         try:
-            return embeddings(await boot.client.post("/v1/embeddings", {"input": inputs}), len(inputs))
+            return embeddings(await boot.client.compute("/v1/embeddings", {"input": inputs}), len(inputs))
         except ConnectionLost:
             raise boot.cause from None
 

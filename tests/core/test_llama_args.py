@@ -56,7 +56,7 @@ def test_a_plain_profile_on_a_new_build() -> None:
         " --model /m/model.gguf --host 127.0.0.1 --port 4711 --alias m --no-ui --no-slots"
         " --no-context-shift --cache-ram 0 --ctx-checkpoints 2 --fit off --no-kv-unified --metrics"
         " --no-prefill-assistant --log-colors off --sse-ping-interval 1 --jinja --ctx-size 6144"
-        " --parallel 3 --threads 2"
+        " --parallel 3 --threads-http 11 --threads 2"
         " --batch-size 512 --gpu-layers 999 "
     )
 
@@ -90,7 +90,7 @@ def test_the_same_profile_on_a_build_of_early_2024() -> None:
         ({"ubatch_size": 256}, NEW, "--batch-size 512 --ubatch-size 256"),
         ({"chat_template_file": "/t.jinja"}, NEW, "--chat-template-file /t.jinja"),
         ({"extra_args": ["--rope-scaling", "yarn"]}, NEW, "--rope-scaling yarn"),
-        ({"extra_args": ["--threads-http", "-1"]}, NEW, "--threads-http -1"),
+        ({"extra_args": ["--prio", "-1"]}, NEW, "--prio -1"),
         ({"extra_args": ["--swa_full", "--lora", "/x"]}, NEW, "--swa_full --lora /x"),
         (
             {"extra_args": ["--control-vector-layer-range", "1", "-1"]},

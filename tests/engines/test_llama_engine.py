@@ -30,6 +30,7 @@ from sidecar.errors import (
 )
 from sidecar.generation import Delta, Done, Finished, Function, GenerationRequest, Message, Started, Tools
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
+from sidecar.llama_args import HTTP_THREADS
 from sidecar.planning import Target, target
 from sidecar.settings import load
 from tests.engines.llama.driving import (
@@ -320,6 +321,20 @@ def test_a_context_that_is_smaller_than_planned_is_the_one_that_counts() -> None
             assert state.capacity.context == 100
             with pytest.raises(ContextOverflow, match="100 tokens"):
                 await made.price(GenerationRequest("a", "x" * 101))
+
+    run(test)
+
+
+def test_a_crowd_of_prompts_takes_no_more_of_its_threads_than_it_was_given(tmp_path: Path) -> None:
+    async def test() -> None:
+        served, crowd = profile(), tmp_path / "crowd"
+        async with engine(f"crowd:{crowd}", served=served) as made:
+            await ready(made)
+            requests = [GenerationRequest(f"c{i}", "[say:one two]") for i in range(32)]
+            await asyncio.gather(*map(made.price, requests))
+            streams = await asyncio.gather(*(rest(made.stream(r)) for r in requests[: served.slots]))
+            assert [text_of(events) for events in streams] == ["one two"] * served.slots
+        assert max(map(int, crowd.read_text().split())) <= served.slots + HTTP_THREADS
 
     run(test)
 

@@ -11,6 +11,7 @@ What it does from its start on is in FAKE_LLAMA, words with spaces between:
     no-tools         its chat template shows no functions
     small:100        a context of so many tokens        card           --list-devices shows one
     record:FILE      writes each body it is sent, as a JSON line with its route
+    crowd:FILE       writes how many connections are open each time that there is one more
 
 What it answers is in the prompt: `[say:some words]`, one word a token, and
 
@@ -287,6 +288,22 @@ def error(status: int, message: str) -> dict[str, Any]:
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.crowd, self.counting = 0, threading.Lock()
+
+    def process_request_thread(self, *words: Any) -> None:
+        with self.counting:
+            self.crowd += 1
+            if file := word("crowd"):
+                with open(file, "a") as kept:
+                    kept.write(f"{self.crowd}\n")
+        try:
+            super().process_request_thread(*words)
+        finally:
+            with self.counting:
+                self.crowd -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave are part of the game."""

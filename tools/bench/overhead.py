@@ -27,7 +27,7 @@ from tools.embedded_model.export_gguf import export
 
 PROMPT_TOKENS, NEW_TOKENS = 64, 64
 # Streams, and pairs of turns with so many. A turn of one is over in a second, and pairs differ by a tenth.
-STREAMS = {1: 25, 8: 10, 32: 5}
+STREAMS = {1: 25, 8: 10, 32: 8}
 QUICK = {1: 1}
 SHORT_TOKENS, FIRST_ASKS = 8, 20
 CONTEXT = 256
