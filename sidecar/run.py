@@ -118,7 +118,8 @@ class Runs:
         return set(self._open)
 
     async def result(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the work returns, done as one of these. Raises what it was cut with."""
+        """What the work returns, done as one of these. Raises what it was cut with; EngineFault where the
+        work was cancelled by nobody, as in `told`."""
         task = asyncio.create_task(work)
         run = Work(task=task)
         self.add(run)
@@ -127,8 +128,8 @@ class Runs:
         finally:
             self.discard(run)
             await closed(task)
-        if task.cancelled() and run.cut is not None:
-            raise run.cut
+        if task.cancelled():
+            raise run.cut or EngineFault("The engine failed unexpectedly (CancelledError).")
         return task.result()
 
     async def elsewhere_over(self) -> None:
@@ -148,7 +149,18 @@ class Runs:
         return {run: run.task for run in self._open if run.task and not run.task.done()}
 
 
-def named(error: Exception, request: GenerationRequest) -> SidecarError:
+def told(raised: BaseException, run: Run, request: GenerationRequest) -> SidecarError | None:
+    """What the reader is told of an end that is none; None when it is the reader who cancelled the work."""
+    if isinstance(raised, Exception):
+        return named(raised, request)
+    if run.cut is None and run.task is not None and run.task.cancelling():
+        return None
+    # Cancelled by nobody: a library let a cancellation of its own through, as aiohttp does to whoever waits
+    # for a connection of a pool that is closed. The reader would wait for ever.
+    return run.cut or named(raised, request)
+
+
+def named(error: BaseException, request: GenerationRequest) -> SidecarError:
     """The error itself; one that nobody foresaw is logged, and our engine's fault."""
     if isinstance(error, SidecarError):
         return error

@@ -28,7 +28,7 @@ from sidecar.held import Held
 from sidecar.metrics import Metrics
 from sidecar.phases import Phases
 from sidecar.pressure import Budgets, Pressure
-from sidecar.run import Drained, Run, Runs, closed, named, until
+from sidecar.run import Drained, Run, Runs, closed, named, told, until
 from sidecar.shelf import ServedModel, Shelf
 
 log = logging.getLogger("sidecar.service")
@@ -221,13 +221,9 @@ class Service:
         try:
             outcome = await self._answered(request, model, deadline, run)
             run.channel.close()
-        except asyncio.CancelledError:
-            if run.cut is None:
+        except (Exception, asyncio.CancelledError) as raised:
+            if (error := told(raised, run, request)) is None:
                 raise
-            outcome = run.cut.code
-            run.channel.close(run.cut)
-        except Exception as raised:
-            error = named(raised, request)
             outcome = error.code
             run.channel.close(error)
         finally:

@@ -7,6 +7,7 @@ prompts it may wait for minutes, and nobody shall wait behind it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
@@ -43,8 +44,9 @@ class LlamaClient:
         self._url = f"http://127.0.0.1:{port}"
         # llama-server closes a connection after five idle seconds; after a hundred answers too, but says so.
         # Until then each holds one of its threads, which looks at it a hundred times a second.
-        kept = aiohttp.TCPConnector(limit=QUESTIONS_AT_ONCE, keepalive_timeout=IDLE_SECONDS)
-        self._kept = _session(api_key, kept)
+        self._kept = _session(api_key, aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS))
+        # Not the connector's own limit: when it closes, it cancels the tasks that wait for a connection.
+        self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
         # After a stream it closes it although it promises to keep it: of 20 requests in a pool, 10 failed
         # (measured, llama.cpp 0.7.0 and older).
         self._once = _session(api_key, aiohttp.TCPConnector(limit=0, force_close=True))
@@ -77,7 +79,7 @@ class LlamaClient:
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What it answers to `body` without its loop, a JSON object. Raises what the status means."""
-        async with self._answer(self._kept, "POST", path, body) as answer:
+        async with self._turns, self._answer(self._kept, "POST", path, body) as answer:
             return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
 
     async def compute(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,8 +127,8 @@ class LlamaClient:
 
 
 def _session(api_key: str, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-    # How long an answer, or the turn of a question, may take is the request's own deadline.
-    patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+    # No total time: how long an answer may take is the request's own deadline.
+    patience = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
     headers = {"authorization": f"Bearer {api_key}"}
     return aiohttp.ClientSession(headers=headers, timeout=patience, connector=connector)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +18,7 @@ from sidecar.generation import (
     Capacity,
     Delta,
     Done,
+    Embeddings,
     Event,
     Finished,
     GenerationRequest,
@@ -121,6 +122,27 @@ def test_an_unexpected_exception_becomes_a_fault() -> None:
         with pytest.raises(EngineFault, match="RuntimeError"):
             await all_of(served, request("[raise:1]"))
         assert await all_of(served, request("hi"))
+
+    run(story)
+
+
+def test_a_cancellation_that_nobody_asked_for_becomes_a_fault() -> None:
+    """aiohttp cancels whoever waits for a connection when its pool is closed."""
+
+    class Cancelling(ScriptedEngine):
+        async def price(self, request: GenerationRequest) -> Price:
+            raise asyncio.CancelledError
+
+        async def embed(self, inputs: Sequence[str | tuple[int, ...]]) -> Embeddings:
+            raise asyncio.CancelledError
+
+    async def story() -> None:
+        served = service(Cancelling())
+        async with asyncio.timeout(5):
+            for work in (all_of(served, request("hi")), served.embed(["hi"], 5.0)):
+                with pytest.raises(EngineFault, match="CancelledError"):
+                    await work
+        await served.gate.idle()
 
     run(story)
 

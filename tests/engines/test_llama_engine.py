@@ -30,7 +30,7 @@ from sidecar.errors import (
 )
 from sidecar.generation import Delta, Done, Finished, Function, GenerationRequest, Message, Started, Tools
 from sidecar.gpu import GpuLook, GpuReading, GpuUnreadable, look
-from sidecar.llama_args import HTTP_THREADS
+from sidecar.llama_args import HTTP_THREADS, QUESTIONS_AT_ONCE
 from sidecar.planning import Target, target
 from sidecar.settings import load
 from tests.engines.llama.driving import (
@@ -166,15 +166,18 @@ def test_what_it_started_does_not_outlive_it() -> None:
     uvloop.run(test())
 
 
-def test_a_prompt_that_is_priced_while_it_dies_asks_the_next_one() -> None:
+def test_prompts_that_are_priced_while_it_dies_ask_the_next_one() -> None:
+    """More than are asked at once: who waits for a turn, too."""
+
     async def test() -> None:
         async with engine() as made:
             await ready(made)
             os.kill(pid_of(made), signal.SIGSTOP)
-            pricing = asyncio.create_task(made.price(GenerationRequest("a", "four")))
+            requests = [GenerationRequest(f"p{i}", "four") for i in range(3 * QUESTIONS_AT_ONCE)]
+            pricing = asyncio.gather(*map(made.price, requests))
             await asyncio.sleep(0)
             os.kill(pid_of(made), signal.SIGKILL)
-            assert (await pricing).prompt_tokens == 4
+            assert [price.prompt_tokens for price in await pricing] == [4] * len(requests)
 
     run(test)
 
