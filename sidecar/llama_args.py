@@ -29,8 +29,8 @@ CHECKPOINTS = 2
 
 # Its HTTP threads that the client of the engine takes for questions, besides one for each slot.
 QUESTIONS_AT_ONCE = 4
-# Old builds have two more than slots and no others (ggml-org/llama.cpp, server.cpp): questions would wait
-# behind streams, and so would the pulse. The pulse takes one, the rest is for streams whose clients left.
+# By themselves old builds have max(slots + 2, cores - 1) and never more (ggml-org/llama.cpp, server.cpp):
+# questions and the pulse would wait behind streams. The pulse takes one, the rest streams that were given up.
 HTTP_THREADS = QUESTIONS_AT_ONCE + 4
 
 # Whose wish it is, where it is no key of the profile's.

@@ -85,7 +85,7 @@ def measure_llama(binary: str, quick: bool) -> dict[str, Any]:
     """The sidecar in front of llama-server, and llama-server alone."""
     turns = overhead.QUICK if quick else overhead.STREAMS
     pairs, others = 1 if quick else PAIRS, machine.Others()
-    with progress(1 + sum(turns.values()) + 2 * pairs) as show:
+    with progress(1 + sum(turns.values()) + 3 * pairs) as show:
         show("make the checkpoint")
         model, host = overhead.gguf(checkpoint.make(WORK / "model")), machine.Host()
         points = overhead.measure(model, binary, turns, host, show)

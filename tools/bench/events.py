@@ -1,4 +1,4 @@
-"""What one event costs the sidecar's processor, and what it costs a bare relay of bytes."""
+"""What the sidecar adds to an event, and a bare relay of bytes: processor time, and the way of the first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tools.bench.machine import Host
 from tools.bench.overhead import EVENT_US, limit, own_cpu_s, registry, started
 from tools.bench.servers import ROOT, Server, free_port
 from tools.bench.show import Show
-from tools.bench.streaming import ready, streamed
+from tools.bench.streaming import first_event_s, ready, streamed
 
 PROMPT = "words"
 WARM_UP_EVENTS = 100
 FRAME = '{"index":0,"content":" word","tokens":[17],"stop":false,"id_slot":0,"tokens_predicted":9}'
-FRAMES = 100
+FRAMES, FIRSTS = 100, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,57 @@ SLOW = Pace(1, 300, 0.016)
 
 
 def measure(model: Path, pairs: int, host: Host, show: Show) -> list[Point]:
-    """Microseconds per event of ours and of the relay, in turn; and ours against the limit."""
+    """Of ours and of the relay, in turn: microseconds per event, milliseconds of the first one's delay; and
+    ours against the limit."""
     fast, slow = (_beside_relay(model, pace, pairs, host, show) for pace in (FAST, SLOW))
-    return [fast, slow, _asleep(SLOW, pairs, host), limit(FAST.what, "us", fast.ours, EVENT_US)]
+    first = _first_later(model, pairs, host, show)
+    return [fast, slow, first, _asleep(SLOW, pairs, host), limit(FAST.what, "us", fast.ours, EVENT_US)]
 
 
 def _beside_relay(model: Path, pace: Pace, pairs: int, host: Host, show: Show) -> Point:
     found: tuple[list[float], list[float]] = ([], [])
-    with sidecar(model, pace) as ours, _relay(model.parent, pace) as theirs:
-        for server in (ours, theirs):
-            asyncio.run(ready(server))
-            asyncio.run(streamed(server, PROMPT, pace.streams, WARM_UP_EVENTS))
+    with (
+        sidecar(model, pace) as ours,
+        _stand_in(model.parent, pace) as alone,
+        _relay(model.parent, alone) as theirs,
+    ):
+        _warm(ours, theirs, pace)
         for index in range(pairs):
             show(f"{pace.what}, pair {index + 1} of {pairs}")
             for server, kept in zip((ours, theirs), found, strict=True):
                 host.calm()
                 kept.append(_event_us(server, pace))
     return Point("event", f"{pace.what}; theirs is a relay of bytes", "us", *found, less_is_better=True)
+
+
+def _first_later(model: Path, pairs: int, host: Host, show: Show) -> Point:
+    """Without a model, whose own first token comes sooner and later by more than what is looked for."""
+    found: tuple[list[float], list[float]] = ([], [])
+    with (
+        sidecar(model, SLOW) as ours,
+        _stand_in(model.parent, SLOW) as alone,
+        _relay(model.parent, alone) as theirs,
+    ):
+        _warm(ours, theirs, SLOW)
+        for index in range(pairs):
+            show(f"the first event, pair {index + 1} of {pairs}")
+            for server, kept in zip((ours, theirs), found, strict=True):
+                host.calm()
+                kept.append(statistics.median(_later_ms(server, alone) for _ in range(FIRSTS)))
+    what = "the first event, later than without; theirs is a relay of bytes"
+    return Point("event", what, "ms", *found, less_is_better=True)
+
+
+def _later_ms(server: Server, alone: Server) -> float:
+    body = {"prompt": PROMPT, "max_tokens": 2, "stream": True}
+    through_s = asyncio.run(first_event_s(f"{server.url}/v1/completions", body))
+    return (through_s - asyncio.run(first_event_s(f"{alone.url}/completion", {"n_predict": 2}))) * 1e3
+
+
+def _warm(ours: Server, theirs: Server, pace: Pace) -> None:
+    for server in (ours, theirs):
+        asyncio.run(ready(server))
+        asyncio.run(streamed(server, PROMPT, pace.streams, WARM_UP_EVENTS))
 
 
 def _event_us(server: Server, pace: Pace) -> float:
@@ -108,16 +142,20 @@ def sidecar(model: Path, pace: Pace, *flags: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _relay(folder: Path, pace: Pace) -> Iterator[Server]:
-    upstream, port = free_port(), free_port()
-    serve = [
-        sys.executable, "-m", "tools.bench.upstream",
-        "--port", str(upstream), "--every-s", str(pace.every_s),
+def _stand_in(folder: Path, pace: Pace) -> Iterator[Server]:
+    port = free_port()
+    command = [
+        sys.executable, "-m", "tools.bench.upstream", "--port", str(port), "--every-s", str(pace.every_s),
     ]  # fmt: skip
-    relay = [
-        sys.executable, "-m", "tools.bench.relay", "--port", str(port),
-        "--upstream", f"http://127.0.0.1:{upstream}",
+    with started(command, folder / "stand-in") as (process, began):
+        yield Server("stand-in", "stand-in", f"http://127.0.0.1:{port}", process, began)
+
+
+@contextlib.contextmanager
+def _relay(folder: Path, upstream: Server) -> Iterator[Server]:
+    port = free_port()
+    command = [
+        sys.executable, "-m", "tools.bench.relay", "--port", str(port), "--upstream", upstream.url,
     ]  # fmt: skip
-    log = folder / "relay"
-    with started(serve, log), started(relay, log) as (process, began):
+    with started(command, folder / "relay") as (process, began):
         yield Server("relay", "relay", f"http://127.0.0.1:{port}", process, began)

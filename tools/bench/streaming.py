@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import aiohttp
 
@@ -18,6 +19,16 @@ async def streamed(server: Server, prompt: str, streams: int, events: int) -> No
         counts = await asyncio.gather(*(_count(session, server, body) for _ in range(streams)))
     if min(counts) < events:
         raise RuntimeError(f"{server.name} brought {min(counts)} of {events} events")
+
+
+async def first_event_s(url: str, body: dict[str, object]) -> float:
+    """Seconds from a request on a new connection to its first event. RuntimeError when none comes."""
+    began = time.monotonic()
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        async for line in answer.content:
+            if line.startswith(b"data: {"):
+                return time.monotonic() - began
+    raise RuntimeError(f"{url} brought no event")
 
 
 async def ready(server: Server) -> None:
