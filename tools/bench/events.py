@@ -9,7 +9,7 @@ import stat
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,64 +46,59 @@ FAST = Pace(8, 2000, 0.001)
 SLOW = Pace(1, 300, 0.016)
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What is measured of a server that stands before the stand-in; `of` takes both, and the pace."""
+
+    what: str
+    unit: str
+    pace: Pace
+    of: Callable[[Server, Server, Pace], float]
+
+
 def measure(model: Path, pairs: int, host: Host, show: Show) -> list[Point]:
-    """Of ours and of the relay, in turn: microseconds per event, milliseconds of the first one's delay; and
-    ours against the limit."""
-    fast, slow = (_beside_relay(model, pace, pairs, host, show) for pace in (FAST, SLOW))
-    first = _first_later(model, pairs, host, show)
-    return [fast, slow, first, _asleep(SLOW, pairs, host), limit(FAST.what, "us", fast.ours, EVENT_US)]
+    """Ours beside the relay, in turn, and ours against the limit."""
+    figures = (
+        Figure(FAST.what, "us", FAST, _event_us),
+        Figure(SLOW.what, "us", SLOW, _event_us),
+        Figure("the first event, later than without", "ms", SLOW, _later_ms),
+    )
+    points = [_beside_relay(model, figure, pairs, host, show) for figure in figures]
+    return [*points, _asleep(SLOW, pairs, host), limit(FAST.what, "us", points[0].ours, EVENT_US)]
 
 
-def _beside_relay(model: Path, pace: Pace, pairs: int, host: Host, show: Show) -> Point:
+def _beside_relay(model: Path, figure: Figure, pairs: int, host: Host, show: Show) -> Point:
     found: tuple[list[float], list[float]] = ([], [])
-    with (
-        sidecar(model, pace) as ours,
-        _stand_in(model.parent, pace) as alone,
-        _relay(model.parent, alone) as theirs,
-    ):
-        _warm(ours, theirs, pace)
+    pace, folder = figure.pace, model.parent
+    with sidecar(model, pace) as ours, _stand_in(folder, pace) as alone, _relay(folder, alone) as theirs:
+        for server in (ours, theirs):
+            asyncio.run(ready(server))
+            asyncio.run(streamed(server, PROMPT, pace.streams, WARM_UP_EVENTS))
         for index in range(pairs):
-            show(f"{pace.what}, pair {index + 1} of {pairs}")
+            show(f"{figure.what}, pair {index + 1} of {pairs}")
             for server, kept in zip((ours, theirs), found, strict=True):
                 host.calm()
-                kept.append(_event_us(server, pace))
-    return Point("event", f"{pace.what}; theirs is a relay of bytes", "us", *found, less_is_better=True)
+                kept.append(figure.of(server, alone, pace))
+    what = f"{figure.what}; theirs is a relay of bytes"
+    return Point("event", what, figure.unit, *found, less_is_better=True)
 
 
-def _first_later(model: Path, pairs: int, host: Host, show: Show) -> Point:
-    """Without a model, whose own first token comes sooner and later by more than what is looked for."""
-    found: tuple[list[float], list[float]] = ([], [])
-    with (
-        sidecar(model, SLOW) as ours,
-        _stand_in(model.parent, SLOW) as alone,
-        _relay(model.parent, alone) as theirs,
-    ):
-        _warm(ours, theirs, SLOW)
-        for index in range(pairs):
-            show(f"the first event, pair {index + 1} of {pairs}")
-            for server, kept in zip((ours, theirs), found, strict=True):
-                host.calm()
-                kept.append(statistics.median(_later_ms(server, alone) for _ in range(FIRSTS)))
-    what = "the first event, later than without; theirs is a relay of bytes"
-    return Point("event", what, "ms", *found, less_is_better=True)
-
-
-def _later_ms(server: Server, alone: Server) -> float:
-    body = {"prompt": PROMPT, "max_tokens": 2, "stream": True}
-    through_s = asyncio.run(first_event_s(f"{server.url}/v1/completions", body))
-    return (through_s - asyncio.run(first_event_s(f"{alone.url}/completion", {"n_predict": 2}))) * 1e3
-
-
-def _warm(ours: Server, theirs: Server, pace: Pace) -> None:
-    for server in (ours, theirs):
-        asyncio.run(ready(server))
-        asyncio.run(streamed(server, PROMPT, pace.streams, WARM_UP_EVENTS))
-
-
-def _event_us(server: Server, pace: Pace) -> float:
+def _event_us(server: Server, _: Server, pace: Pace) -> float:
     before_s = own_cpu_s(server)
     asyncio.run(streamed(server, PROMPT, pace.streams, pace.events))
     return (own_cpu_s(server) - before_s) * 1e6 / (pace.streams * pace.events)
+
+
+def _later_ms(server: Server, alone: Server, _: Pace) -> float:
+    """The median. There is no model: its own first token comes sooner and later by more than this is."""
+    return statistics.median(_first_s(server) - _first_s(alone) for _ in range(FIRSTS)) * 1e3
+
+
+def _first_s(server: Server) -> float:
+    if server.dialect == "stand-in":
+        return asyncio.run(first_event_s(f"{server.url}/completion", {"n_predict": 2}))
+    body = {"prompt": PROMPT, "max_tokens": 2, "stream": True}
+    return asyncio.run(first_event_s(f"{server.url}/v1/completions", body))
 
 
 def _asleep(pace: Pace, pairs: int, host: Host) -> Point:
