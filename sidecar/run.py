@@ -129,7 +129,7 @@ class Runs:
             self.discard(run)
             await closed(task)
         if task.cancelled():
-            raise run.cut or EngineFault("The engine failed unexpectedly (CancelledError).")
+            raise run.cut or named(asyncio.CancelledError())
         return task.result()
 
     async def elsewhere_over(self) -> None:
@@ -160,11 +160,12 @@ def told(raised: BaseException, run: Run, request: GenerationRequest) -> Sidecar
     return run.cut or named(raised, request)
 
 
-def named(error: BaseException, request: GenerationRequest) -> SidecarError:
+def named(error: BaseException, request: GenerationRequest | None = None) -> SidecarError:
     """The error itself; one that nobody foresaw is logged, and our engine's fault."""
     if isinstance(error, SidecarError):
         return error
-    log.error("generation failed unexpectedly", exc_info=error, extra={"generation": request.id})
+    whose = {"generation": request.id} if request is not None else None
+    log.error("generation failed unexpectedly", exc_info=error, extra=whose)
     return EngineFault(f"The engine failed unexpectedly ({type(error).__name__}).")
 
 
