@@ -155,8 +155,8 @@ def told(raised: BaseException, run: Run, request: GenerationRequest) -> Sidecar
         return named(raised, request)
     if run.cut is None and run.task is not None and run.task.cancelling():
         return None
-    # Cancelled by nobody: a library let a cancellation of its own through, as aiohttp does to whoever waits
-    # for a connection of a pool that is closed. The reader would wait for ever.
+    # Cancelled by nobody: a library let a cancellation of its own through, as aiohttp's pools do when they
+    # close. The reader would wait for ever.
     return run.cut or named(raised, request)
 
 

@@ -14,9 +14,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.engines.hosted_bodies import hosted_post
 from sidecar.engines.hosted_frames import TextChoice
-from sidecar.engines.llama_client import DONE
 from sidecar.engines.llama_frames import ChatChoice
-from sidecar.engines.sse_frames import SseFrames
+from sidecar.engines.sse_frames import DONE, SseFrames
 from sidecar.errors import SidecarError
 from sidecar.fallback import Outcome, Provider, rest_s
 from sidecar.generation import Done, Event, GenerationRequest, Started, Usage

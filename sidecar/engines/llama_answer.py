@@ -15,7 +15,7 @@ import anyio
 from sidecar.engines.llama_bodies import chat_body, completion_body, seed_of
 from sidecar.engines.llama_boot import LlamaBoot
 from sidecar.engines.llama_calls import CallChoice
-from sidecar.engines.llama_client import ConnectionLost, NotConnected
+from sidecar.engines.llama_connection import ConnectionLost, NotConnected
 from sidecar.engines.llama_frames import ChatChoice, CompletionChoice
 from sidecar.engines.llama_marks import Marks
 from sidecar.engines.llama_prompt import Prompts

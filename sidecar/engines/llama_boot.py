@@ -65,7 +65,7 @@ class LlamaBoot:
         """End it, if it has not ended, and whatever waits for it; the exit code."""
         self._gone.set()
         # First the connections: on SIGTERM, llama-server waits for the streams that it still sends.
-        await self.client.close()
+        self.client.close()
         return await self.child.stop(grace_s)
 
 

@@ -9,83 +9,62 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import aiohttp
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
 
+from sidecar.engines.llama_connection import Connection, ConnectionLost
+from sidecar.engines.llama_connections import Connections
 from sidecar.engines.llama_frames import error_of
-from sidecar.engines.sse_frames import SseFrames
+from sidecar.engines.sse_frames import DONE, SseFrames
 from sidecar.errors import EngineFault
 from sidecar.llama_args import QUESTIONS_AT_ONCE
 
-DONE = b"[DONE]"
 MAX_ERROR_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 3.0
-_JSON = {"content-type": "application/json"}
-
-
-class ConnectionLost(Exception):
-    """llama-server can not be reached, broke the connection off, or does not speak HTTP."""
-
-
-class NotConnected(ConnectionLost):
-    """There is nobody, so nothing was begun."""
 
 
 class LlamaClient:
     """A client of `http://127.0.0.1:port`. What is wrong with a connection is always ConnectionLost."""
 
     def __init__(self, port: int, api_key: str) -> None:
-        self._url = f"http://127.0.0.1:{port}"
-        # llama-server closes a connection after five idle seconds; after a hundred answers too, but says so.
-        # Until then each holds one of its threads, which looks at it a hundred times a second.
-        self._kept = _session(api_key, aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS))
-        # Not the connector's own limit: when it closes, it cancels the tasks that wait for a connection.
+        self._headers = f"host: 127.0.0.1:{port}\r\nauthorization: Bearer {api_key}\r\n"
+        self._connections = Connections(port)
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
-        # After a stream it closes it although it promises to keep it: of 20 requests in a pool, 10 failed
-        # (measured, llama.cpp 0.7.0 and older).
-        self._once = _session(api_key, aiohttp.TCPConnector(limit=0, force_close=True))
-        self._open: set[aiohttp.ClientResponse] = set()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close every connection; whoever still reads one gets ConnectionLost."""
-        for answer in tuple(self._open):
-            answer.close()  # the session would leave its reader waiting
-        await self._kept.close()
-        await self._once.close()
+        self._connections.close()
 
     async def healthy(self) -> bool:
         """Whether it listens and has its model."""
         try:
-            async with self._answer(self._kept, "GET", "/health") as answer:
-                return answer.status == 200
+            async with self._connections.kept() as connection:
+                status, _ = await _answer(connection, self._request("GET", "/health"))
         except ConnectionLost:
             return False
+        return status == 200
 
     async def pulse(self) -> None:
         """Return when its loop has answered: these figures, unlike its health, are the loop's own."""
-        async with self._answer(self._once, "GET", "/metrics") as answer:
-            await _read(answer, MAX_ANSWER_BYTES)
+        async with self._connections.own() as connection:
+            await _answer(connection, self._request("GET", "/metrics"))
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object at `path`. Raises what the status means."""
-        async with self._answer(self._kept, "GET", path) as answer:
-            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+        async with self._connections.kept() as connection:
+            return _object(*await _answer(connection, self._request("GET", path)))
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What it answers to `body` without its loop, a JSON object. Raises what the status means."""
-        async with self._turns, self._answer(self._kept, "POST", path, body) as answer:
-            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+        async with self._turns, self._connections.kept() as connection:
+            return _object(*await _answer(connection, self._request("POST", path, body)))
 
     async def compute(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What its loop makes of `body`, a JSON object. Raises what the status means."""
-        async with self._answer(self._once, "POST", path, body) as answer:
-            return _object(answer.status, await _read(answer, MAX_ANSWER_BYTES))
+        async with self._connections.own() as connection:
+            return _object(*await _answer(connection, self._request("POST", path, body)))
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """An empty payload once the status is 200, then each frame's payload, until `[DONE]` or the end.
@@ -93,49 +72,37 @@ class LlamaClient:
         Raises what another status means. Closing the generator closes the connection, which is how
         llama-server learns that nobody wants the rest.
         """
-        async with self._answer(self._once, "POST", path, body) as answer:
-            if answer.status != 200:
-                raise error_of(answer.status, await _read(answer, MAX_ERROR_BYTES))
+        # After a stream it closes the connection although it promises to keep it: of 20 requests in a
+        # pool, 10 failed (measured, llama.cpp 0.7.0 and older).
+        async with self._connections.taken() as connection:
+            await connection.ask(self._request("POST", path, body))
+            if connection.status != 200:
+                raise error_of(connection.status, await _read(connection, MAX_ERROR_BYTES))
             yield b""
             frames = SseFrames()
-            while data := await answer.content.readany():
+            while data := await connection.read():
                 for frame in frames.feed(data):
                     if frame == DONE:
                         return
                     yield frame
 
-    @contextlib.asynccontextmanager
-    async def _answer(
-        self, session: aiohttp.ClientSession, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if session.closed:
-            raise ConnectionLost("closed")
-        sent: dict[str, Any] = (
-            {} if body is None else {"data": msgspec.json.encode(dict(body)), "headers": _JSON}
-        )
-        try:
-            async with session.request(method, self._url + path, **sent) as answer:
-                self._open.add(answer)
-                try:
-                    yield answer
-                finally:
-                    self._open.discard(answer)
-        except aiohttp.ClientConnectorError as error:
-            raise NotConnected(type(error).__name__) from error
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:  # OSError: TimeoutError too
-            raise ConnectionLost(type(error).__name__) from error
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        head = f"{method} {path} HTTP/1.1\r\n{self._headers}"
+        if body is None:
+            return f"{head}\r\n".encode()
+        sent = msgspec.json.encode(dict(body))
+        return f"{head}content-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n".encode() + sent
 
 
-def _session(api_key: str, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-    # No total time: how long an answer may take is the request's own deadline.
-    patience = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
-    headers = {"authorization": f"Bearer {api_key}"}
-    return aiohttp.ClientSession(headers=headers, timeout=patience, connector=connector)
+async def _answer(connection: Connection, request: bytes) -> tuple[int, bytes]:
+    """The status, and the whole body."""
+    await connection.ask(request)
+    return connection.status, await _read(connection, MAX_ANSWER_BYTES)
 
 
-async def _read(answer: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _read(connection: Connection, limit_bytes: int) -> bytes:
     body = bytearray()
-    async for data in answer.content.iter_any():
+    while data := await connection.read():
         body += data
         if len(body) > limit_bytes:
             raise EngineFault(f"The engine's answer is larger than {limit_bytes} bytes.")

@@ -24,7 +24,7 @@ from sidecar.engines.last_words import last_words, without_requests
 from sidecar.engines.llama_answer import Answer, Prepared
 from sidecar.engines.llama_bodies import held_schema
 from sidecar.engines.llama_boot import LlamaBoot
-from sidecar.engines.llama_client import ConnectionLost, NotConnected
+from sidecar.engines.llama_connection import ConnectionLost, NotConnected
 from sidecar.engines.llama_launch import Launch
 from sidecar.engines.llama_prompt import Prompts
 from sidecar.engines.llama_vectors import embeddings

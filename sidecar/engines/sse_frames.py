@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sidecar.errors import EngineFault
 
+# What the payload of the last frame is, where the whole is an answer of OpenAI's form.
+DONE = b"[DONE]"
 # A frame of one token is a few hundred bytes; with 20 alternatives, some thousands.
 MAX_FRAME_BYTES = 1 << 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -190,6 +191,35 @@ def test_a_request_that_only_waited_does_not_notice_a_restart() -> None:
             await made.price(request)
             os.kill(pid_of(made), signal.SIGKILL)
             await until(lambda: not isinstance(made.state(), Ready), "its death is noticed")
+            assert text_of([event async for event in made.stream(request)]) == "still here"
+
+    run(test)
+
+
+def test_one_that_died_unheard_is_not_asked_over_the_connection_that_it_left() -> None:
+    """The loop has not had its turn since it died: only the kernel knows that the connection is closed."""
+
+    async def test() -> None:
+        async with engine() as made:
+            await ready(made)
+            request, pid = GenerationRequest("next", "[say:still here]"), pid_of(made)
+            await made.price(request)
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # asyncio's watcher was sooner
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            assert text_of([event async for event in made.stream(request)]) == "still here"
+            assert pid_of(made) != pid
+
+    run(test)
+
+
+def test_a_connection_that_it_closed_without_a_word_is_replaced() -> None:
+    async def test() -> None:
+        async with engine("patience:0.05") as made:
+            await ready(made)
+            request, server = GenerationRequest("slow", "[say:still here]"), psutil.Process(pid_of(made))
+            await made.price(request)
+            await until(lambda: all(not link.raddr for link in server.net_connections()), "all are closed")
             assert text_of([event async for event in made.stream(request)]) == "still here"
 
     run(test)

@@ -11,6 +11,7 @@ What it does from its start on is in FAKE_LLAMA, words with spaces between:
     no-tools         its chat template shows no functions
     small:100        a context of so many tokens        card           --list-devices shows one
     record:FILE      writes each body it is sent, as a JSON line with its route
+    patience:0.05    closes a connection that is idle for so many seconds, without a word
     crowd:FILE       writes how many connections are open each time that there is one more
 
 What it answers is in the prompt: `[say:some words]`, one word a token, and
@@ -102,6 +103,7 @@ class Cut(Exception):
 
 class Routes(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = float(word("patience") or 0) or None
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
