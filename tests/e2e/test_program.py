@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import email.utils
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sysconfig
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,21 @@ def test_the_api_process_never_imports_torch(server: Program) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "libtorch" not in maps
     assert "libtorch" in Path(f"/proc/{server.child().pid}/maps").read_text()
+
+
+def test_whoever_has_nothing_to_do_hardly_wakes_and_knows_the_date(server: Program) -> None:
+    """Of the thread that serves; 12 times a second where uvicorn looks for its end ten times."""
+    status = Path(f"/proc/{server.process.pid}/status")
+
+    def woken() -> int:
+        return int(re.findall(r"^voluntary_ctxt_switches:\t(\d+)", status.read_text(), re.M)[0])
+
+    before = woken()
+    time.sleep(4)  # what is counted is what happens while nothing does
+    assert woken() - before < 4 * 6
+    with urllib.request.urlopen(f"{server.url}/livez", timeout=5) as answer:
+        said = email.utils.parsedate_to_datetime(answer.headers["date"])
+    assert abs(said.timestamp() - time.time()) < 3
 
 
 def test_json_lines_are_json_lines_from_the_first_to_the_last(tmp_path: Path) -> None:
