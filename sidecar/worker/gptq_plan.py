@@ -88,11 +88,13 @@ def shape(config: Mapping[str, Any], title: str, group_size: int) -> Shape:
         found = _shape(config, dtype)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"{title}: its config.json gives no usable sizes ({error}).") from None
-    for inputs in (found.hidden, found.intermediate, found.queries):
+    sizes = (found.hidden, found.intermediate, found.queries)
+    for inputs in sizes:
         if inputs % group_size:
+            accepted = [str(size) for size in GROUP_SIZES if not any(inputs % size for inputs in sizes)]
             raise ConfigError(
                 f"{title} has matrices of {inputs} inputs, which groups of {group_size} do not divide; "
-                f"accepted: {', '.join(map(str, GROUP_SIZES))}."
+                f"accepted for it: {', '.join(accepted) or 'none, it can not be quantised here'}."
             )
     return found
 

@@ -40,7 +40,14 @@ def test_the_shape_of_an_8b_model() -> None:
         ({"dtype": None, "torch_dtype": "int8"}, "stored as int8"),
         ({"hidden_size": None}, "no usable sizes"),
         ({"num_attention_heads": 0}, "no usable sizes"),
-        ({"intermediate_size": 14336 + 64}, "14400 inputs, which groups of 128 do not divide"),
+        (
+            {"intermediate_size": 14336 + 64},
+            "14400 inputs, which groups of 128 do not divide; accepted for it: 32, 64.",
+        ),
+        (
+            {"intermediate_size": 14336 + 8},
+            "14344 inputs, which groups of 128 do not divide; accepted for it: none",
+        ),
     ],
 )
 def test_what_can_not_be_quantised_is_named(changes: dict[str, object], words: str) -> None:
