@@ -30,7 +30,8 @@ CHECKPOINTS = 2
 # Its HTTP threads that the client of the engine takes for questions, besides one for each slot.
 QUESTIONS_AT_ONCE = 4
 # By themselves old builds have max(slots + 2, cores - 1) and never more (ggml-org/llama.cpp, server.cpp):
-# questions and the pulse would wait behind streams. The pulse takes one, the rest streams that were given up.
+# questions and the pulse would wait behind streams. The pulse takes one, and so does a connection that is
+# opened ahead; the rest is for streams that were given up.
 HTTP_THREADS = QUESTIONS_AT_ONCE + 4
 
 # Whose wish it is, where it is no key of the profile's.

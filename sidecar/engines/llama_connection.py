@@ -24,10 +24,9 @@ class NotConnected(ConnectionLost):
 
 
 class Connection(asyncio.Protocol):
-    """See the module. `status` is the present answer's; `reusable`: it was read, and another may follow."""
+    """See the module. `status` is the present answer's."""
 
     status = 0
-    reusable = True
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
@@ -37,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._ahead_bytes = 0
         self._paused = False
         self._whole = True
+        self._stays = True
         self._lost = ""
 
     @classmethod
@@ -52,6 +52,12 @@ class Connection(asyncio.Protocol):
         return made
 
     @property
+    def reusable(self) -> bool:
+        """Whether another request may follow: nothing is left of the last one and of its answer."""
+        left = self._pieces or self._transport.get_write_buffer_size()
+        return self._whole and self._stays and not left
+
+    @property
     def idle(self) -> bool:
         """Whether another request may be sent: nobody closed it, heard of in the loop or not yet."""
         if self._lost or self._transport.is_closing():
@@ -63,7 +69,7 @@ class Connection(asyncio.Protocol):
     async def ask(self, request: bytes) -> None:
         """Send a whole request and wait for the head of its answer. Raises ConnectionLost."""
         self._be_there()
-        self.status, self.reusable, self._whole = 0, False, False
+        self.status, self._whole = 0, False
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
         while not self.status:
@@ -120,7 +126,7 @@ class Connection(asyncio.Protocol):
             if self._whole:
                 raise httptools.HttpParserError("nobody asked")
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._lose(type(error).__name__)
             self._transport.abort()
             return
@@ -129,15 +135,26 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._wake()
 
+    def eof_received(self) -> None:
+        """Nothing more will come; a request that is still being sent would hold `connection_lost` back."""
+        self._lose("closed by llama-server")
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Over, for whatever reason."""
         self._lose(type(exc).__name__ if exc else "closed by llama-server")
 
-    # The parser's side.
+    # The parser's side. What is raised here becomes its HttpParserError.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; there is one to each request."""
+        if self._whole:
+            raise ValueError("a second answer")
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self.status = self._parser.get_status_code()
+        if self.status < 200:
+            raise ValueError("an answer before the answer, which nobody asked for")
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body."""
@@ -147,4 +164,4 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The body is whole."""
         self._whole = True
-        self.reusable = self._parser.should_keep_alive()
+        self._stays = self._parser.should_keep_alive()

@@ -1,8 +1,8 @@
 """The connections to one llama-server: which are open, and which wait for a request.
 
 An open one holds a thread of llama-server, which looks at it a hundred times a second, so few wait and
-none for long. One waits as long as there is work, though: to open it takes as long as a prompt takes to
-be tokenised, and the first token of whoever comes next would be that much later.
+none for long. While requests keep coming one does: to open it takes as long as a prompt takes to be
+tokenised, and the first token of whoever comes next would be that much later.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class Connections:
 
     async def _refill(self) -> None:
         try:
-            connection = await self._new()
+            async with self._used(await self._new()) as connection:
+                self._keep(connection)
         except ConnectionLost:
-            return  # whoever asks next hears of it
+            pass  # whoever asks next hears of it
         finally:
             self._opening = None
-        self._keep(connection)

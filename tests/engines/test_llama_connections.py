@@ -18,6 +18,7 @@ from sidecar.engines.llama_connections import Connections
 from sidecar.llama_args import QUESTIONS_AT_ONCE
 
 ASKED = b"GET /x HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+LARGE = ASKED + b"x" * 64 * 1024 * 1024
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"5\r\ndata:\r\n8\r\n {1}\n\nda\r\n6\r\nta: 2\n\r\n0\r\n\r\n"
@@ -138,15 +139,55 @@ def test_an_answer_that_is_broken_off_is_never_taken_for_a_whole_one(answer: byt
 
 @pytest.mark.parametrize(
     "answer",
-    [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 abc\r\n\r\n", CHUNKED.replace(b"8\r\n {", b"z\r\n {")],
-    ids=["another protocol", "status", "length of a chunk"],
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        CHUNKED.replace(b"8\r\n {", b"z\r\n {"),
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nwhatever",
+    ],
+    ids=["another protocol", "status", "length of a chunk", "interim", "upgrade"],
 )
-def test_what_is_no_http_ends_it(answer: bytes, run: Run) -> None:
+def test_what_is_no_answer_ends_it(answer: bytes, run: Run) -> None:
     async def test() -> None:
         async with pair() as (connection, peer):
             with pytest.raises(ConnectionLost):
                 await answered(connection, peer, answer)
             assert await received(peer) == b""
+
+    run(test())
+
+
+def test_a_second_answer_is_nobodys(run: Run) -> None:
+    async def test() -> None:
+        async with pair() as (connection, peer):
+            assert await answered(connection, peer, WHOLE + WHOLE) == b"abc"
+            assert not connection.idle
+
+    run(test())
+
+
+def test_an_answer_that_does_not_wait_for_its_request_is_the_last(run: Run) -> None:
+    async def test() -> None:
+        async with pair() as (connection, peer):
+            asked = asyncio.create_task(connection.ask(LARGE))
+            assert LARGE.startswith(await received(peer))
+            peer.sendall(WHOLE)
+            await asked
+            assert await read(connection) == b"abc"
+            assert not connection.reusable
+
+    run(test())
+
+
+def test_nobody_waits_for_the_answer_to_a_request_that_is_not_listened_to(run: Run) -> None:
+    async def test() -> None:
+        async with pair() as (connection, peer):
+            asked = asyncio.create_task(connection.ask(LARGE))
+            assert LARGE.startswith(await received(peer))
+            peer.shutdown(socket.SHUT_WR)
+            with pytest.raises(ConnectionLost):
+                await asyncio.wait_for(asked, 10)
 
     run(test())
 
@@ -251,7 +292,8 @@ def test_when_one_is_taken_away_another_stands_ready(run: Run) -> None:
     run(test())
 
 
-def test_one_whose_answer_was_not_read_is_closed(run: Run) -> None:
+@pytest.mark.parametrize("answer", [b"", WHOLE], ids=["none came", "it came whole"])
+def test_one_whose_answer_was_not_read_is_closed(answer: bytes, run: Run) -> None:
     async def test() -> None:
         with listening() as server:
             connections = Connections(port_of(server))
@@ -259,9 +301,35 @@ def test_one_whose_answer_was_not_read_is_closed(run: Run) -> None:
                 peer = await accepted(server)
                 asked = asyncio.create_task(connection.ask(ASKED))
                 assert await received(peer) == ASKED
+                peer.sendall(answer)
+                if answer:
+                    await asked
                 asked.cancel()
+            async with connections.kept():
+                (await accepted(server)).close()
             assert await received(peer) == b""
             peer.close()
+
+    run(test())
+
+
+def test_one_that_was_opened_ahead_is_closed_where_enough_are_waiting_by_then(run: Run) -> None:
+    async def test() -> None:
+        with listening() as server:
+            connections = Connections(port_of(server))
+            async with contextlib.AsyncExitStack() as questions:
+                peers = []
+                for _ in range(QUESTIONS_AT_ONCE):
+                    connection = await questions.enter_async_context(connections.kept())
+                    peers.append(await accepted(server))
+                    assert await answered(connection, peers[-1], WHOLE) == b"abc"
+                async with connections.taken():
+                    await questions.aclose()
+                    peers += await accepted(server), await accepted(server)
+                    assert await received(peers[-1]) == b""
+            connections.close()
+            for peer in peers:
+                peer.close()
 
     run(test())
 
