@@ -42,6 +42,7 @@ from tests.engines.llama.driving import (
     children,
     engine,
     failed,
+    halted,
     pid_of,
     profile,
     ready,
@@ -173,7 +174,7 @@ def test_prompts_that_are_priced_while_it_dies_ask_the_next_one() -> None:
     async def test() -> None:
         async with engine() as made:
             await ready(made)
-            os.kill(pid_of(made), signal.SIGSTOP)
+            await halted(pid_of(made))
             requests = [GenerationRequest(f"p{i}", "four") for i in range(3 * QUESTIONS_AT_ONCE)]
             pricing = asyncio.gather(*map(made.price, requests))
             await asyncio.sleep(0)
@@ -323,7 +324,7 @@ def test_an_idle_one_that_stands_still_is_replaced_too() -> None:
         async with engine(stall_s=2.0) as made:
             await ready(made)
             pid = pid_of(made)
-            os.kill(pid, signal.SIGSTOP)
+            await halted(pid)
             # Priced by the next one: nobody need know.
             assert (await made.price(GenerationRequest("a", "four"))).prompt_tokens == 4
             assert pid_of(made) != pid

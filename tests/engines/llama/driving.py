@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -125,6 +126,20 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+async def halted(pid: int) -> None:
+    """Stop a process (SIGSTOP); return when each of its threads stands, which they do one after another."""
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: _stands(pid), "every thread stands still")
+
+
+def _stands(pid: int) -> bool:
+    try:
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread that ended instead
+        return False
+    return all(stat.rpartition(") ")[2][0] == "T" for stat in stats)
 
 
 def children() -> list[str]:
