@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
 
     # asyncio's side.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of a stream
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP's is no mere BaseTransport
         """It is open."""
         self._transport = transport
 

@@ -45,7 +45,7 @@ def test_whoever_has_nothing_to_do_hardly_wakes_and_knows_the_date(server: Progr
         return int(re.findall(r"^voluntary_ctxt_switches:\t(\d+)", status.read_text(), re.M)[0])
 
     before = woken()
-    time.sleep(4)  # what is counted is what happens while nothing does
+    time.sleep(4)  # not waited for anything: this is the span in which its wake-ups are counted
     assert woken() - before < 4 * 6
     with urllib.request.urlopen(f"{server.url}/livez", timeout=5) as answer:
         said = email.utils.parsedate_to_datetime(answer.headers["date"])

@@ -71,10 +71,18 @@ async def received(peer: socket.socket) -> bytes:
     return b""
 
 
+async def begun(connection: Connection, peer: socket.socket, request: bytes = ASKED) -> asyncio.Task[None]:
+    """A request whose head, at least, is at the other end."""
+    asked = asyncio.create_task(connection.ask(request))
+    first = await received(peer)
+    assert first.startswith(ASKED)
+    assert request.startswith(first)
+    return asked
+
+
 async def answered(connection: Connection, peer: socket.socket, answer: bytes) -> bytes:
     """Ask, and have the other end say `answer`: the body."""
-    asked = asyncio.create_task(connection.ask(ASKED))
-    assert await received(peer) == ASKED
+    asked = await begun(connection, peer)
     peer.sendall(answer)
     await asked
     return await read(connection)
@@ -84,8 +92,7 @@ def test_an_answer_is_the_same_wherever_it_is_cut(run: Run) -> None:
     async def test() -> None:
         for at in range(1, len(CHUNKED)):
             async with pair() as (connection, peer):
-                asked = asyncio.create_task(connection.ask(ASKED))
-                assert await received(peer) == ASKED
+                asked = await begun(connection, peer)
                 connection.data_received(CHUNKED[:at])
                 connection.data_received(CHUNKED[at:])
                 await asked
@@ -125,8 +132,7 @@ def test_one_that_says_that_it_ends_is_not_used_again(run: Run) -> None:
 def test_an_answer_that_is_broken_off_is_never_taken_for_a_whole_one(answer: bytes, run: Run) -> None:
     async def test() -> None:
         async with pair() as (connection, peer):
-            asked = asyncio.create_task(connection.ask(ASKED))
-            assert await received(peer) == ASKED
+            asked = await begun(connection, peer)
             peer.sendall(answer)
             peer.close()
             with pytest.raises(ConnectionLost):
@@ -170,8 +176,7 @@ def test_a_second_answer_is_nobodys(run: Run) -> None:
 def test_an_answer_that_does_not_wait_for_its_request_is_the_last(run: Run) -> None:
     async def test() -> None:
         async with pair() as (connection, peer):
-            asked = asyncio.create_task(connection.ask(LARGE))
-            assert LARGE.startswith(await received(peer))
+            asked = await begun(connection, peer, LARGE)
             peer.sendall(WHOLE)
             await asked
             assert await read(connection) == b"abc"
@@ -183,8 +188,7 @@ def test_an_answer_that_does_not_wait_for_its_request_is_the_last(run: Run) -> N
 def test_nobody_waits_for_the_answer_to_a_request_that_is_not_listened_to(run: Run) -> None:
     async def test() -> None:
         async with pair() as (connection, peer):
-            asked = asyncio.create_task(connection.ask(LARGE))
-            assert LARGE.startswith(await received(peer))
+            asked = await begun(connection, peer, LARGE)
             peer.shutdown(socket.SHUT_WR)
             with pytest.raises(ConnectionLost):
                 await asyncio.wait_for(asked, 10)
@@ -212,8 +216,7 @@ def test_one_that_was_closed_or_spoke_is_not_idle_before_the_loop_hears_of_it(sa
 def test_whoever_reads_when_it_is_closed_is_told(run: Run) -> None:
     async def test() -> None:
         async with pair() as (connection, peer):
-            asked = asyncio.create_task(connection.ask(ASKED))
-            assert await received(peer) == ASKED
+            asked = await begun(connection, peer)
             connection.close()
             with pytest.raises(ConnectionLost):
                 await asked
@@ -228,8 +231,7 @@ def test_a_reader_who_does_not_keep_up_holds_its_sender_back_and_misses_nothing(
 
     async def test() -> None:
         async with pair() as (connection, peer):
-            asked = asyncio.create_task(connection.ask(ASKED))
-            assert await received(peer) == ASKED
+            asked = await begun(connection, peer)
             peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % wanted)
             await asked
             sent = await stuck(peer, b"x" * wanted)
@@ -299,8 +301,7 @@ def test_one_whose_answer_was_not_read_is_closed(answer: bytes, run: Run) -> Non
             connections = Connections(port_of(server))
             async with connections.kept() as connection:
                 peer = await accepted(server)
-                asked = asyncio.create_task(connection.ask(ASKED))
-                assert await received(peer) == ASKED
+                asked = await begun(connection, peer)
                 peer.sendall(answer)
                 if answer:
                     await asked
